@@ -1,0 +1,50 @@
+# A thin front over .ci/setup, CMake and tests/run. `make help` lists the targets.
+BUILD ?= build/release
+PREFIX ?= /usr/local
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test build setup-test bench gpu fuzz format lint install clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+quickstart: ## set up what is missing, build, train the quickstart model (under 3 minutes on 2 cores)
+	@.ci/setup run
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
+	@echo "== run: $(BUILD)/bin/mdslaunch docs/examples/quickstart.toml"
+	@$(BUILD)/bin/mdslaunch docs/examples/quickstart.toml
+
+test: setup-test ## set up, build everything, run every test that needs neither GPU nor hours
+	@.ci/build $(BUILD)
+	@tests/run --build $(BUILD)
+
+build: ## set up what is missing and build everything
+	@.ci/setup run
+	@.ci/build $(BUILD)
+
+setup-test:
+	@.ci/setup test
+
+bench: setup-test ## side-by-side measurements, written into docs/performance.md
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
+	@.venv/bin/python tests/bench/start.py --build $(BUILD) --write docs/performance.md
+
+gpu: setup-test ## the tests that need GPUs, on a machine that has them
+	@.ci/build $(BUILD)
+	@tests/run --build $(BUILD) --gpu
+
+fuzz: setup-test ## broken job files and data files with fresh seeds for ten minutes
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
+	@.venv/bin/python tests/end_to_end/bad_input.py --build $(BUILD) --fuzz-seconds 600
+
+format: ## clang-format over all sources
+	@git ls-files -co --exclude-standard '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -r clang-format -i
+
+lint: ## style test, clang-tidy, shellcheck
+	@.ci/lint $(BUILD)
+
+install: build ## install programs, man pages, completions and examples under PREFIX (/usr/local)
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean: ## remove what was built (the virtual environment stays)
+	@rm -rf build

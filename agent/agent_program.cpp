@@ -1,0 +1,152 @@
+#include "agent/agent_program.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <openssl/crypto.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/null_sink.h>
+#include <spdlog/spdlog.h>
+
+#include "agent/bootstrap.hpp"
+#include "agent/node_agent.hpp"
+
+namespace mds::agent {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr std::chrono::seconds kBootstrapTimeout{60};
+
+void complain(const std::string& text) { std::fprintf(stderr, "mdsagent: %s\n", text.c_str()); }
+
+// One line of standard input, without reading ahead more than a pipe gives at once. Errors: bad_input.
+Result<std::string> read_line(int fd) {
+  std::string line;
+  char chunk[4096];
+  const auto deadline = std::chrono::steady_clock::now() + kBootstrapTimeout;
+  while (line.find('\n') == std::string::npos) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    pollfd polled{fd, POLLIN, 0};
+    const int ready = poll(&polled, 1, static_cast<int>(std::max<int64_t>(0, left.count())));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) return bad_input("no bootstrap line on standard input within 60 s");
+    const ssize_t n = read(fd, chunk, sizeof chunk);
+    if (n <= 0) return bad_input("standard input ended before the bootstrap line did (mdslaunch starts this program)");
+    line.append(chunk, static_cast<size_t>(n));
+    OPENSSL_cleanse(chunk, sizeof chunk);
+    if (line.size() > kBootstrapBytesMax) return bad_input("the bootstrap line is too long");
+  }
+  return line;
+}
+
+Result<Bootstrap> read_bootstrap() {
+  auto line = read_line(STDIN_FILENO);
+  if (!line) return line.error();
+  auto bootstrap = bootstrap_from_line(*line);
+  OPENSSL_cleanse(line->data(), line->size());
+  return bootstrap;
+}
+
+// A log that cannot be written is no reason not to run: the head hears of everything that matters.
+std::shared_ptr<spdlog::logger> make_logger(const Bootstrap& bootstrap) {
+  char name[32];
+  std::snprintf(name, sizeof name, "node-%05d", bootstrap.node);
+  const std::filesystem::path folder = std::filesystem::path(bootstrap.run_folder) / "logs";
+  spdlog::sink_ptr sink;
+  try {  // spdlog reports a file that it cannot open by an exception
+    std::error_code ignored;
+    std::filesystem::create_directories(folder, ignored);
+    sink = std::make_shared<spdlog::sinks::basic_file_sink_st>((folder / (std::string(name) + ".log")).string());
+  } catch (const spdlog::spdlog_ex& error) {
+    complain(error.what());
+    sink = std::make_shared<spdlog::sinks::null_sink_st>();
+  }
+  auto logger = std::make_shared<spdlog::logger>(name, std::move(sink));
+  logger->flush_on(spdlog::level::info);
+  return logger;
+}
+
+// All that lives in the event loop, in the order in which it may go.
+class Program {
+ public:
+  Program(const Bootstrap& bootstrap, GuardLink guard)
+      : bootstrap_(bootstrap),
+        mark_(*guard.mark),
+        logger_(make_logger(bootstrap)),
+        guard_(io_, guard.guard_pidfd.release()),
+        terminate_(io_, SIGTERM) {}
+
+  int run() {
+    guard_.async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
+      if (error) return;
+      if (!agent_) return leave(kExitHeadLost);
+      agent_->lose_guard();
+    });
+    watch_terminate();
+    Channel::connect(io_, bootstrap_.head_address, bootstrap_.head_port, bootstrap_.credentials, {},
+                     [this](Result<std::shared_ptr<Channel>> channel) { on_connected(std::move(channel)); });
+    io_.run();
+    logger_->info("exit code {}", exit_code_);
+    return exit_code_;
+  }
+
+ private:
+  void on_connected(Result<std::shared_ptr<Channel>> channel) {
+    if (!channel) {
+      complain(channel.error().message);
+      logger_->error("{}", channel.error().message);
+      return leave(kExitNoHead);
+    }
+    logger_->info("node {}: connected to {}", bootstrap_.node, (*channel)->peer());
+    const NodeAgent::Options options{bootstrap_.node, bootstrap_.discover};
+    agent_.emplace(io_, *std::move(channel), options, mark_, *logger_, [this](int code) { leave(code); });
+    agent_->start();
+  }
+
+  void watch_terminate() {
+    terminate_.async_wait([this](boost::system::error_code error, int) {
+      if (error) return;
+      watch_terminate();
+      if (!agent_) return leave(kExitTerminated);
+      agent_->terminate();
+    });
+  }
+
+  void leave(int exit_code) {
+    exit_code_ = exit_code;
+    io_.stop();
+  }
+
+  Bootstrap bootstrap_;
+  ProcessMark& mark_;
+  std::shared_ptr<spdlog::logger> logger_;
+  asio::io_context io_{1};
+  asio::posix::stream_descriptor guard_;
+  asio::signal_set terminate_;
+  std::optional<NodeAgent> agent_;
+  int exit_code_ = kExitHeadLost;
+};
+
+}  // namespace
+
+int run_agent_program(GuardLink guard) {
+  const auto bootstrap = read_bootstrap();
+  if (!bootstrap) {
+    complain(bootstrap.error().message);
+    return kExitBadBootstrap;
+  }
+  return Program(*bootstrap, std::move(guard)).run();
+}
+
+}  // namespace mds::agent

@@ -1,0 +1,66 @@
+// Messages between head and agent, and between agent and rank.
+//
+// A frame is a fixed header and a CBOR body (agent/frame.hpp). Every message carries job, attempt and sequence; one of
+// a stale attempt is dropped and counted by its receiver. Lengths are checked before anything is allocated.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/rank_spec.hpp"
+#include "topology/result.hpp"
+
+namespace mds::agent {
+
+/// Names are the protocol's words; the body of each is the JSON object said beside it (encoded as CBOR).
+enum class MessageType : uint16_t {
+  // agent -> head
+  hello = 1,          ///< {node, host, pid, protocol, topology?: machine}; the first message on a connection
+  rank_started = 2,   ///< {rank, pid, notes?: [text]}; its program runs
+  rank_exited = 3,    ///< {rank, pid, exit_code?, signal?, core_dumped, tail: [line], ns: monotonic time of detection}
+  output = 4,         ///< {rank, lines: [line], dropped?: count}
+  progress = 5,       ///< {rank, ...what the rank said: step, loss, tokens, ...}
+  exchange_put = 6,   ///< {name, index, count, value: bytes, rank}
+  ranks_stopped = 7,  ///< {} answer to stop_ranks: every process of the ranks (and their descendants) is gone
+  heartbeat = 8,      ///< {ranks: [{rank, beats, step? (if beats > 0), beat_age_ms}]}
+  start_failed = 9,   ///< {rank, message}: exec or set-up of a rank failed
+  // head -> agent
+  start = 32,            ///< NodeStart; its attempt is above all earlier ones and no rank is left
+  /// {grace_ms, drain_ms?}: TERM, KILL grace_ms later. With drain_ms > 0 ranks that said rank_hello are first asked by
+  /// rank_stop and get TERM after drain_ms only. A second one hurries: its smaller times win. Always answered.
+  stop_ranks = 33,
+  exchange_result = 34,  ///< {name, ranks: [rank], values: [bytes]}
+  checkpoint_now = 35,   ///< {}
+  kill_rank = 36,        ///< {rank, signal}: fault injection
+  goodbye = 37,          ///< {}: end of the job; the agent kills what is left and leaves with exit code 0
+  // rank <-> agent, over the control socket
+  rank_hello = 64,       ///< {pid}
+  rank_progress = 65,    ///< as progress
+  rank_exchange = 66,    ///< as exchange_put
+  rank_exchange_result = 67,
+  rank_checkpoint_now = 68,
+  rank_stop = 69,        ///< {}: leave at the next step boundary, with a checkpoint
+};
+
+/// "unknown" for a number that is no type.
+const char* to_string(MessageType type);
+bool is_known(MessageType type);
+
+struct Message {
+  MessageType type{};
+  uint64_t job = 0;        ///< random id of the job; another job's message is refused
+  uint32_t attempt = 0;
+  uint64_t sequence = 0;   ///< 1, 2, 3, ... per connection and direction; a gap or repeat ends the connection
+  nlohmann::json body = nlohmann::json::object();
+};
+
+inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kFrameBytesMax = 64u << 20;          ///< authenticated peers
+inline constexpr uint32_t kRankFrameBytesMax = 16u << 20;      ///< control socket
+
+}  // namespace mds::agent

@@ -1,0 +1,297 @@
+#include "agent/node_agent.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include <boost/asio/steady_timer.hpp>
+#include <spdlog/spdlog.h>
+
+#include "agent/rank_group.hpp"
+#include "topology/cluster.hpp"
+
+namespace mds::agent {
+
+namespace asio = boost::asio;
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr size_t kOutputQueueBytesMax = 8u << 20;   // beyond, output waits for the head and is dropped in the end
+constexpr size_t kExchangeNameBytesMax = 256;
+constexpr size_t kExchangeValueBytesMax = 1u << 20;
+constexpr milliseconds kTerminateGrace{5'000};
+constexpr milliseconds kStopTimeMax{24 * 3600 * 1000};
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+uint64_t monotonic_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+/// An integer field of a message from the head; nullopt when it is missing or out of range.
+std::optional<int64_t> integer(const json& body, const char* name, int64_t least, int64_t most) {
+  const auto at = body.find(name);
+  if (at == body.end() || !at->is_number_integer()) return std::nullopt;
+  if (at->is_number_unsigned() && at->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  const auto value = at->get<int64_t>();
+  return value >= least && value <= most ? std::optional(value) : std::nullopt;
+}
+
+bool is_exchange(const json& body) {
+  const auto name = body.find("name"), value = body.find("value");
+  return name != body.end() && name->is_string() &&
+         name->get_ref<const std::string&>().size() <= kExchangeNameBytesMax && value != body.end() &&
+         value->is_binary() && value->get_binary().size() <= kExchangeValueBytesMax &&
+         integer(body, "count", 1, 1 << 24) && integer(body, "index", 0, *integer(body, "count", 1, 1 << 24) - 1);
+}
+
+}  // namespace
+
+struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
+  Impl(asio::io_context& i, std::shared_ptr<Channel> c, const Options& o, ProcessMark& mark, spdlog::logger& l,
+       std::function<void(int)> leave)
+      : io(i), channel(std::move(c)), options(o), log(l), on_leave(std::move(leave)), heartbeat(i),
+        ranks(i, mark, rank_events()) {}
+
+  RankGroup::Events rank_events();
+  void send(MessageType type, const json& body = json::object());
+  void say_hello();
+  void beat();
+
+  void on_message(const Message& message);
+  void on_start(const Message& message);
+  void on_stop_ranks(const Message& message);
+  void on_exchange_result(const Message& message);
+  void on_kill_rank(const Message& message);
+  void on_rank_exchange(int rank, const json& body);
+  void on_stopped();
+
+  void break_off(const std::string& what);
+  void leave(int exit_code, const StopTimes& times);
+  void report_leave();
+
+  asio::io_context& io;
+  std::shared_ptr<Channel> channel;
+  Options options;
+  spdlog::logger& log;
+  std::function<void(int)> on_leave;
+  asio::steady_timer heartbeat;
+  milliseconds heartbeat_interval{1'000};
+  uint32_t attempt = 0;                 // of the ranks that run or ran last
+  bool any_started = false;
+  uint64_t stale_count = 0;
+  bool stop_asked = false;              // by the head: it gets ranks_stopped
+  std::optional<int> exit_code;         // set: leaving
+  RankGroup ranks;
+};
+
+// ------------------------------------------------------------------------------------------------------- to the head
+
+void NodeAgent::Impl::send(MessageType type, const json& body) {
+  if (!channel->is_open()) return;  // A1 is under way
+  if (Status sent = channel->send(type, attempt, body); !sent) {
+    log.error("{} not sent: {}", to_string(type), sent.error().message);
+  }
+}
+
+void NodeAgent::Impl::say_hello() {
+  json body = {{"node", options.node}, {"host", host_name()}, {"pid", getpid()}, {"protocol", kProtocolVersion}};
+  if (options.discover) {
+    const auto machine = topology::discover_machine();
+    if (machine) {
+      body["topology"] = topology::to_json(*machine);
+    } else {
+      log.error("topology not discovered: {}", machine.error().message);
+    }
+  }
+  send(MessageType::hello, body);
+}
+
+void NodeAgent::Impl::beat() {
+  heartbeat.expires_after(heartbeat_interval);
+  heartbeat.async_wait([self = shared_from_this()](boost::system::error_code error) {
+    if (error || self->exit_code) return;
+    json list = json::array();
+    for (const RankBeat& beat : self->ranks.beats()) {
+      list.push_back({{"rank", beat.rank}, {"beats", beat.beats}, {"beat_age_ms", beat.age.count()}});
+      if (beat.beats > 0) list.back()["step"] = beat.step;
+    }
+    self->send(MessageType::heartbeat, {{"ranks", std::move(list)}});
+    self->beat();
+  });
+}
+
+RankGroup::Events NodeAgent::Impl::rank_events() {
+  RankGroup::Events events;
+  events.on_started = [this](int rank, pid_t pid, const std::vector<std::string>& notes) {
+    json body = {{"rank", rank}, {"pid", pid}};
+    if (!notes.empty()) body["notes"] = notes;
+    send(MessageType::rank_started, body);
+    log.info("rank {} started, pid {}", rank, pid);
+  };
+  events.on_start_failed = [this](int rank, const std::string& message) {
+    send(MessageType::start_failed, {{"rank", rank}, {"message", message}});
+    log.error("rank {} not started: {}", rank, message);
+  };
+  events.on_exited = [this](int rank, pid_t pid, const ExitStatus& status, std::vector<std::string> tail) {
+    json body = {{"rank", rank}, {"pid", pid}, {"core_dumped", status.core_dumped}, {"tail", std::move(tail)},
+                 {"ns", monotonic_ns()}};
+    if (status.exit_code) body["exit_code"] = *status.exit_code;
+    if (status.signal) body["signal"] = *status.signal;
+    send(MessageType::rank_exited, body);
+    log.info("rank {} ended, {} {}", rank, status.signal ? "signal" : "exit code",
+             status.signal.value_or(status.exit_code.value_or(0)));
+  };
+  events.on_output = [this](int rank, RankOutput::Batch batch) {
+    json body = {{"rank", rank}, {"lines", std::move(batch.lines)}};
+    if (batch.dropped > 0) body["dropped"] = batch.dropped;
+    send(MessageType::output, body);
+  };
+  events.may_output = [this] { return channel->queued_bytes() < kOutputQueueBytesMax; };
+  events.on_progress = [this](int rank, json body) {
+    body["rank"] = rank;
+    send(MessageType::progress, body);
+  };
+  events.on_exchange = [this](int rank, const json& body) { on_rank_exchange(rank, body); };
+  events.on_stopped = [this] { on_stopped(); };
+  events.on_note = [this](const std::string& text) { log.warn("{}", text); };
+  return events;
+}
+
+void NodeAgent::Impl::on_rank_exchange(int rank, const json& body) {
+  if (!is_exchange(body)) return log.error("rank {}: malformed exchange dropped", rank);
+  json put = body;
+  put["rank"] = rank;
+  send(MessageType::exchange_put, put);
+}
+
+// ----------------------------------------------------------------------------------------------------- from the head
+
+void NodeAgent::Impl::on_message(const Message& message) {
+  if (exit_code) return;  // nothing counts any more
+  const bool stale = message.attempt < attempt && message.type != MessageType::goodbye;
+  if (stale) {
+    ++stale_count;
+    return log.warn("{} of attempt {} dropped, attempt {} runs ({} such so far)", to_string(message.type),
+                    message.attempt, attempt, stale_count);
+  }
+  switch (message.type) {
+    case MessageType::start: return on_start(message);
+    case MessageType::stop_ranks: return on_stop_ranks(message);
+    case MessageType::exchange_result: return on_exchange_result(message);
+    case MessageType::checkpoint_now: return ranks.ask_for_checkpoint();
+    case MessageType::kill_rank: return on_kill_rank(message);
+    case MessageType::goodbye:
+      log.info("goodbye");
+      return leave(kExitGoodbye, {});
+    default: return break_off(std::string("unexpected message ") + to_string(message.type));
+  }
+}
+
+void NodeAgent::Impl::on_start(const Message& message) {
+  const auto start = node_start_from_json(message.body);
+  if (!start) return break_off(start.error().message);
+  if (start->attempt != message.attempt) return break_off("start: attempts of header and body differ");
+  if (any_started && start->attempt <= attempt) return break_off("start: an attempt that was started before");
+  if (ranks.is_busy()) return break_off("start: ranks of attempt " + std::to_string(attempt) + " still run");
+  attempt = start->attempt;
+  any_started = true;
+  heartbeat_interval = milliseconds(start->heartbeat_ms);
+  log.info("attempt {}: {} ranks", attempt, start->ranks.size());
+  ranks.start(*start);
+  beat();
+}
+
+void NodeAgent::Impl::on_stop_ranks(const Message& message) {
+  const auto most = kStopTimeMax.count();
+  const auto grace = integer(message.body, "grace_ms", 0, most);
+  const bool has_drain = message.body.contains("drain_ms");
+  const auto drain = has_drain ? integer(message.body, "drain_ms", 0, most) : std::optional<int64_t>(0);
+  if (!grace || !drain) return break_off("stop_ranks: grace_ms and drain_ms are times in ms");
+  attempt = message.attempt;  // a later one whose start never came is over, too
+  stop_asked = true;
+  log.info("stop, drain {} ms, grace {} ms", *drain, *grace);
+  ranks.stop({milliseconds(*drain), milliseconds(*grace)});
+}
+
+void NodeAgent::Impl::on_exchange_result(const Message& message) {
+  const json& body = message.body;
+  const auto name = body.find("name"), to = body.find("ranks"), values = body.find("values");
+  const auto is_rank = [](const json& rank) { return rank.is_number_integer(); };
+  if (name == body.end() || to == body.end() || values == body.end() || !to->is_array() ||
+      !std::all_of(to->begin(), to->end(), is_rank)) {
+    return break_off("exchange_result: name, ranks and values are expected");
+  }
+  ranks.give_exchange_result(to->get<std::vector<int>>(), {{"name", *name}, {"values", *values}});
+}
+
+void NodeAgent::Impl::on_kill_rank(const Message& message) {
+  const auto rank = integer(message.body, "rank", 0, INT32_MAX);
+  const auto signal = integer(message.body, "signal", 1, SIGRTMAX);
+  if (!rank || !signal) return break_off("kill_rank: rank and signal are expected");
+  const bool sent = ranks.signal(static_cast<int>(*rank), static_cast<int>(*signal));
+  log.info("signal {} to rank {}{}", *signal, *rank, sent ? "" : ": it does not run");
+}
+
+// ------------------------------------------------------------------------------------------------------------ leaving
+
+void NodeAgent::Impl::on_stopped() {
+  log.info("nothing is left of attempt {}", attempt);
+  if (std::exchange(stop_asked, false)) send(MessageType::ranks_stopped);
+  if (!exit_code) return;
+  if (!channel->is_open()) return report_leave();
+  channel->close();  // on_closed leaves
+}
+
+void NodeAgent::Impl::report_leave() {
+  if (const auto handler = std::exchange(on_leave, nullptr)) handler(*exit_code);
+}
+
+void NodeAgent::Impl::break_off(const std::string& what) {
+  log.error("the head broke the protocol: {}", what);
+  leave(kExitHeadLost, {});
+}
+
+void NodeAgent::Impl::leave(int code, const StopTimes& times) {
+  if (!exit_code) exit_code = code;
+  ranks.stop(times);
+}
+
+NodeAgent::NodeAgent(asio::io_context& io, std::shared_ptr<Channel> channel, const Options& options, ProcessMark& mark,
+                     spdlog::logger& logger, std::function<void(int exit_code)> on_leave)
+    : impl_(std::make_shared<Impl>(io, std::move(channel), options, mark, logger, std::move(on_leave))) {}
+
+NodeAgent::~NodeAgent() = default;
+
+void NodeAgent::start() {
+  const auto on_closed = [impl = impl_.get()](Status status) {
+    if (impl->exit_code && !impl->ranks.is_busy()) return impl->report_leave();
+    impl->log.error("head lost: {}", status.ok() ? "closed" : status.error().message);
+    impl->leave(kExitHeadLost, {});
+  };
+  impl_->channel->start([impl = impl_.get()](Message message) { impl->on_message(message); }, on_closed);
+  impl_->say_hello();
+  impl_->beat();
+}
+
+void NodeAgent::terminate() {
+  impl_->log.info("terminated by signal");
+  impl_->leave(kExitTerminated, {milliseconds(0), kTerminateGrace});
+}
+
+void NodeAgent::lose_guard() {
+  impl_->log.error("the guard has died");
+  impl_->leave(kExitHeadLost, {});
+}
+
+}  // namespace mds::agent

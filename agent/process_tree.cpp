@@ -1,0 +1,128 @@
+#include "agent/process_tree.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <sstream>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "agent/rank_process.hpp"
+
+namespace mds::agent {
+namespace {
+
+// Whole content of /proc/<pid>/<name>; empty when the process is gone or not ours to read.
+std::string read_proc(pid_t pid, const char* name) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/" + name;
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string content;
+  char chunk[4096];
+  for (ssize_t n; file && (n = read(file.get(), chunk, sizeof chunk)) > 0;) content.append(chunk, n);
+  return content;
+}
+
+// proc(5): pid (comm) state ppid ...; start time is field 22. `comm` may hold spaces and parentheses.
+bool read_entry(pid_t pid, ProcessEntry& entry) {
+  const std::string stat = read_proc(pid, "stat");
+  const size_t comm_end = stat.rfind(')');
+  if (comm_end == std::string::npos) return false;
+  std::istringstream fields(stat.substr(comm_end + 1));
+  char state = 0;
+  entry.pid = pid;
+  fields >> state >> entry.parent;
+  std::string skipped;
+  for (int field = 5; field <= 21; ++field) fields >> skipped;
+  fields >> entry.start_time;
+  return fields && state != 'Z' && state != 'X';
+}
+
+std::vector<pid_t> all_pids() {
+  std::vector<pid_t> pids;
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/proc"), closedir);
+  while (const dirent* entry = folder ? readdir(folder.get()) : nullptr) {
+    if (const pid_t pid = std::atoi(entry->d_name); pid > 0) pids.push_back(pid);
+  }
+  return pids;
+}
+
+bool has_entry(const std::string& environ, const char* entry) {
+  const size_t length = std::strlen(entry);
+  for (size_t at = environ.find(entry); at != std::string::npos; at = environ.find(entry, at + 1)) {
+    const bool begins = at == 0 || environ[at - 1] == '\0';
+    const bool ends = at + length == environ.size() || environ[at + length] == '\0';
+    if (begins && ends) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void ProcessMark::set(const std::string& run_id, const std::string& node) {
+  ready_.store(false, std::memory_order_release);
+  if (run_id.empty() || node.empty() || run_id.size() >= sizeof run_ || node.size() >= sizeof node_) return;
+  std::memcpy(run_, run_id.c_str(), run_id.size() + 1);
+  std::memcpy(node_, node.c_str(), node.size() + 1);
+  ready_.store(true, std::memory_order_release);
+}
+
+bool ProcessMark::matches(const std::string& environ) const {
+  return is_set() && has_entry(environ, run_) && has_entry(environ, node_);
+}
+
+std::vector<ProcessEntry> descendants(pid_t root) {
+  std::unordered_map<pid_t, std::vector<ProcessEntry>> children;
+  for (const pid_t pid : all_pids()) {
+    ProcessEntry entry;
+    if (read_entry(pid, entry)) children[entry.parent].push_back(entry);
+  }
+  std::vector<ProcessEntry> found;
+  std::vector<pid_t> open{root};
+  while (!open.empty()) {
+    const auto list = children.extract(open.back());  // extracted: a pid reused during the pass makes no cycle
+    open.pop_back();
+    if (list.empty()) continue;
+    for (const ProcessEntry& entry : list.mapped()) {
+      found.push_back(entry);
+      open.push_back(entry.pid);
+    }
+  }
+  return found;
+}
+
+std::vector<ProcessEntry> marked_processes(const ProcessMark& mark) {
+  std::vector<ProcessEntry> found;
+  if (!mark.is_set()) return found;
+  for (const pid_t pid : all_pids()) {
+    if (pid == getpid() || pid == getppid()) continue;
+    ProcessEntry entry;
+    if (mark.matches(read_proc(pid, "environ")) && read_entry(pid, entry)) found.push_back(entry);
+  }
+  return found;
+}
+
+void kill_processes(const std::vector<ProcessEntry>& processes) {
+  for (const ProcessEntry& process : processes) {
+    const UniqueFd pidfd = open_pidfd(process.pid);
+    ProcessEntry now;
+    // The pidfd pins the process: if it is still the one that was found, it is the one that the signal reaches.
+    if (pidfd && read_entry(process.pid, now) && now.start_time == process.start_time) {
+      send_signal(pidfd.get(), SIGKILL);
+    }
+  }
+}
+
+bool reap_all() {
+  pid_t pid = 0;
+  while ((pid = waitpid(-1, nullptr, WNOHANG | __WALL)) > 0) {
+  }
+  return pid < 0 && errno == ECHILD;
+}
+
+}  // namespace mds::agent

@@ -1,0 +1,52 @@
+// Process tree: finding and killing everything that ranks left behind, setsid'ed grandchildren included.
+//
+// The agent and its guard are child subreapers: an orphan of the ranks becomes their child, so that whatever descends
+// from a rank descends from them. What is not even a descendant (started through some daemon) is found by its
+// environment, as a last resort.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mds::agent {
+
+/// A live process (zombies excluded). `start_time` (ticks since boot) tells it from a later one with the same pid.
+struct ProcessEntry {
+  pid_t pid = 0;
+  pid_t parent = 0;
+  uint64_t start_time = 0;
+};
+
+/// Environment entries ("NAME=value") that all processes of a node's ranks have. Fixed size, no pointers: the agent
+/// writes it into a page that it shares with its guard.
+class ProcessMark {
+ public:
+  /// Empty or over-long texts leave the mark unset: nothing is marked.
+  void set(const std::string& run_id, const std::string& node);
+  bool is_set() const { return ready_.load(std::memory_order_acquire); }
+  /// Is `environ`, as read from /proc, one with both entries?
+  bool matches(const std::string& environ) const;
+
+ private:
+  std::atomic<bool> ready_{false};
+  char run_[256] = {};
+  char node_[64] = {};
+};
+
+/// Descendants of process `root`, from one pass over /proc.
+std::vector<ProcessEntry> descendants(pid_t root);
+
+/// Marked processes, without the caller and its parent.
+std::vector<ProcessEntry> marked_processes(const ProcessMark& mark);
+
+/// Sends SIGKILL to each that still is the process that was found.
+void kill_processes(const std::vector<ProcessEntry>& processes);
+
+/// Reaps every child of the caller that has ended. True when no child is left.
+bool reap_all();
+
+}  // namespace mds::agent

@@ -1,0 +1,287 @@
+#include "agent/rank_process.hpp"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/mempolicy.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <sstream>
+#include <utility>
+
+namespace mds::agent {
+namespace {
+
+enum class Step : int { streams, session, cpus, memory, folder, exec };
+
+// What the child writes into the report pipe: one record a failure; end of file means that exec succeeded.
+struct StepFailure {
+  Step step;
+  int error;
+};
+
+// Everything that the child touches between fork and exec, made ready before: there it may not allocate.
+struct ChildPlan {
+  pid_t parent = -1;
+  const char* program = nullptr;
+  std::vector<char*> argv;
+  std::vector<char*> envp;
+  const char* folder = nullptr;        // null: stay
+  cpu_set_t* cpus = nullptr;           // null: not bound
+  size_t cpus_bytes = 0;
+  std::vector<unsigned long> memory;   // bits by NUMA index; empty: not bound
+  int input = -1, output = -1, errors = -1, control = -1, beat = -1, report = -1;
+};
+
+constexpr int kScratchFd = 128;  // descriptors in transit are kept above every number that dup2 writes to
+
+void tell(const ChildPlan& plan, Step step) {
+  const StepFailure failure{step, errno};
+  [[maybe_unused]] const ssize_t n = write(plan.report, &failure, sizeof failure);
+}
+
+[[noreturn]] void fail(const ChildPlan& plan, Step step) {
+  tell(plan, step);
+  _exit(127);
+}
+
+// Async-signal-safe from here to exec. --------------------------------------------------------------------------------
+
+bool give_descriptors(ChildPlan& plan) {
+  for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat}) {
+    if (*fd < 0) continue;
+    *fd = fcntl(*fd, F_DUPFD_CLOEXEC, kScratchFd);
+    if (*fd < 0) return false;
+  }
+  // Whatever the agent holds or inherited itself stays out of the rank. Without this system call (Linux < 5.11) the
+  // agent's own descriptors are close-on-exec anyway.
+  syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
+  const std::pair<int, int> moves[] = {{plan.input, STDIN_FILENO},
+                                       {plan.output, STDOUT_FILENO},
+                                       {plan.errors, STDERR_FILENO},
+                                       {plan.control, kRankControlFd},
+                                       {plan.beat, kRankBeatFd}};
+  for (const auto& [from, to] : moves) {
+    if (from >= 0 && dup2(from, to) < 0) return false;
+  }
+  return true;
+}
+
+void reset_signals() {
+  struct sigaction action {};
+  action.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) sigaction(signal, &action, nullptr);  // KILL and STOP refuse: fine
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+[[noreturn]] void run_child(ChildPlan& plan) {
+  // First of all: from here on the rank cannot outlive the agent, unless the agent died before.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != plan.parent) _exit(127);
+  if (!give_descriptors(plan)) fail(plan, Step::streams);
+  if (setsid() < 0) fail(plan, Step::session);
+  if (plan.cpus && sched_setaffinity(0, plan.cpus_bytes, plan.cpus) < 0) fail(plan, Step::cpus);
+  if (!plan.memory.empty()) {
+    const unsigned long bits = plan.memory.size() * 8 * sizeof(unsigned long) + 1;  // the kernel reads one bit less
+    if (syscall(SYS_set_mempolicy, MPOL_BIND, plan.memory.data(), bits) < 0) {
+      // Containers often forbid it; first touch on bound cores then places memory nearly as well.
+      if (errno != EPERM && errno != ENOSYS) fail(plan, Step::memory);
+      tell(plan, Step::memory);
+    }
+  }
+  if (plan.folder && chdir(plan.folder) < 0) fail(plan, Step::folder);
+  reset_signals();
+  execve(plan.program, plan.argv.data(), plan.envp.data());
+  fail(plan, Step::exec);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+// As fork(2), with the child's pidfd where the kernel gives it (Linux 5.3). The child may only call what is
+// async-signal-safe: no fork handlers run.
+pid_t fork_with_pidfd(int* pidfd) {
+  clone_args args{};
+  args.flags = CLONE_PIDFD;
+  args.pidfd = reinterpret_cast<uintptr_t>(pidfd);
+  args.exit_signal = SIGCHLD;
+  const long pid = syscall(SYS_clone3, &args, sizeof args);
+  if (pid >= 0 || (errno != ENOSYS && errno != EPERM)) return static_cast<pid_t>(pid);
+  const pid_t child = fork();
+  if (child > 0) *pidfd = open_pidfd(child).release();  // not reaped yet, so it is this process
+  return child;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> out;
+  for (std::string& text : texts) out.push_back(text.data());
+  out.push_back(nullptr);
+  return out;
+}
+
+std::vector<std::string> environment_of(const RankSpec& spec, bool control, bool beat) {
+  std::vector<std::string> out;
+  for (const auto& [name, value] : spec.env) out.push_back(name + "=" + value);
+  if (control) out.push_back("MDS_CONTROL_FD=" + std::to_string(kRankControlFd));
+  if (beat) out.push_back("MDS_BEAT_FD=" + std::to_string(kRankBeatFd));
+  return out;
+}
+
+std::string list_of(const std::vector<int>& numbers) {
+  std::ostringstream out;
+  for (size_t i = 0; i < numbers.size(); ++i) out << (i ? "," : "") << numbers[i];
+  return out.str();
+}
+
+std::string describe(const StepFailure& failure, const RankSpec& spec) {
+  const std::string why = std::string(": ") + strerror(failure.error);
+  switch (failure.step) {
+    case Step::streams: return "connecting its streams" + why;
+    case Step::session: return "making its session" + why;
+    case Step::cpus: return "binding it to cpus " + list_of(spec.cpus) + why;
+    case Step::memory: return "binding it to memory nodes " + list_of(spec.memory_nodes) + why;
+    case Step::folder: return "entering folder '" + spec.working_dir + "'" + why;
+    case Step::exec: return "executing '" + spec.argv[0] + "'" + why;
+  }
+  return "starting it" + why;
+}
+
+struct Pipe {
+  UniqueFd read, write;
+};
+
+// Only our end is non-blocking: the flag belongs to the end, and programs expect blocking streams.
+Result<Pipe> make_pipe() {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) < 0) return system_error("pipe", errno);
+  fcntl(fds[0], F_SETFL, O_NONBLOCK);
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+struct CpuSetFree {
+  void operator()(cpu_set_t* set) const { CPU_FREE(set); }
+};
+using CpuSet = std::unique_ptr<cpu_set_t, CpuSetFree>;
+
+CpuSet cpu_set_of(const std::vector<int>& cpus, size_t& bytes) {
+  int most = 0;
+  for (const int cpu : cpus) most = std::max(most, cpu);
+  CpuSet set(CPU_ALLOC(most + 1));
+  bytes = CPU_ALLOC_SIZE(most + 1);
+  CPU_ZERO_S(bytes, set.get());
+  for (const int cpu : cpus) CPU_SET_S(cpu, bytes, set.get());
+  return set;
+}
+
+std::vector<unsigned long> bits_of(const std::vector<int>& numbers) {
+  constexpr int kWordBits = 8 * sizeof(unsigned long);
+  std::vector<unsigned long> words;
+  for (const int number : numbers) {
+    const size_t word = static_cast<size_t>(number) / kWordBits;
+    if (words.size() <= word) words.resize(word + 1);
+    words[word] |= 1UL << (number % kWordBits);
+  }
+  return words;
+}
+
+bool is_program(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && access(path.c_str(), X_OK) == 0;
+}
+
+}  // namespace
+
+Result<std::string> find_program(const std::string& program, const std::string& path) {
+  if (program.find('/') != std::string::npos) return program;
+  std::istringstream folders(path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string candidate = (folder.empty() ? "." : folder) + "/" + program;
+    if (is_program(candidate)) return candidate;
+  }
+  return bad_input("no program '" + program + "' in PATH (" + path + ")");
+}
+
+Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd) {
+  const auto path = spec.env.find("PATH");
+  const auto program = find_program(spec.argv[0], path == spec.env.end() ? "/usr/bin:/bin" : path->second);
+  if (!program) return program.error();
+  auto output = make_pipe(), errors = make_pipe(), report = make_pipe();
+  for (const auto* pipe : {&output, &errors, &report}) {
+    if (!*pipe) return pipe->error();
+  }
+  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!null) return system_error("/dev/null", errno);
+
+  std::vector<std::string> argv = spec.argv, env = environment_of(spec, control_fd >= 0, beat_fd >= 0);
+  ChildPlan plan;
+  plan.parent = getpid();
+  plan.program = program->c_str();
+  plan.argv = pointers(argv);
+  plan.envp = pointers(env);
+  plan.folder = spec.working_dir.empty() ? nullptr : spec.working_dir.c_str();
+  const CpuSet cpus = cpu_set_of(spec.cpus, plan.cpus_bytes);
+  plan.cpus = spec.cpus.empty() ? nullptr : cpus.get();
+  plan.memory = bits_of(spec.memory_nodes);
+  plan.input = null.get();
+  plan.output = output->write.get();
+  plan.errors = errors->write.get();
+  plan.report = report->write.get();
+  plan.control = control_fd;
+  plan.beat = beat_fd;
+
+  // No handler of the agent's may run in the child: it would write into the agent's event loop.
+  sigset_t all, before;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);
+  int pidfd = -1;
+  const pid_t pid = fork_with_pidfd(&pidfd);
+  const int error = errno;
+  if (pid == 0) run_child(plan);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return unavailable(std::string("fork: ") + strerror(error));
+  if (pidfd < 0) {
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return internal("no pidfd: Linux 5.3 or newer is needed");
+  }
+  return RankProcess{pid, UniqueFd(pidfd), std::move(output->read), std::move(errors->read), std::move(report->read)};
+}
+
+StartReport read_start_report(int start_report_fd, const RankSpec& spec) {
+  StartReport report;
+  StepFailure failure{};
+  ssize_t n = 0;
+  while ((n = read(start_report_fd, &failure, sizeof failure)) == ssize_t{sizeof failure}) {
+    const bool tolerated = failure.step == Step::memory && (failure.error == EPERM || failure.error == ENOSYS);
+    if (tolerated) {
+      report.notes.push_back(describe(failure, spec));
+    } else {
+      report.failure = internal(describe(failure, spec));
+    }
+  }
+  report.complete = n == 0 || report.failure;
+  return report;
+}
+
+std::optional<ExitStatus> reap(pid_t pid) {
+  siginfo_t info{};
+  if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) return std::nullopt;
+  if (info.si_code == CLD_EXITED) return ExitStatus{info.si_status, std::nullopt, false};
+  return ExitStatus{std::nullopt, info.si_status, info.si_code == CLD_DUMPED};
+}
+
+UniqueFd open_pidfd(pid_t pid) { return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))); }
+
+bool send_signal(int pidfd, int signal) { return syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0; }
+
+}  // namespace mds::agent

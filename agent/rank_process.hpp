@@ -1,0 +1,67 @@
+// One rank as a process: started bound and isolated, its end told by a pidfd.
+//
+// Between fork and exec the child makes itself leader of a session and process group, asks to die with the agent, binds
+// itself to its cores and memory nodes, gets /dev/null and two pipes as its streams, default signal dispositions and
+// the descriptors that it is meant to have, and nothing else of the agent.
+//
+// Threads: call from one thread, which lives as long as the ranks do (the kernel ties the children's death to it).
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/rank_spec.hpp"
+#include "agent/unique_fd.hpp"
+#include "topology/result.hpp"
+
+namespace mds::agent {
+
+/// Numbers under which a rank finds its control socket and heartbeat page; above what shells and launchers use.
+inline constexpr int kRankControlFd = 100;
+inline constexpr int kRankBeatFd = 101;
+
+/// The agent's ends of a child that has been forked. All descriptors are close-on-exec, the pipes non-blocking.
+struct RankProcess {
+  pid_t pid = -1;         ///< to be reaped by the caller
+  UniqueFd pidfd;         ///< readable when the process has ended
+  UniqueFd output;        ///< its standard output
+  UniqueFd errors;        ///< its standard error
+  UniqueFd start_report;  ///< readable when exec has succeeded or failed: read_start_report
+};
+
+/// Forks the rank; its exec is reported later through `start_report`. `control_fd` and `beat_fd` (-1: none) are the
+/// rank's ends, which the caller may close afterwards. Errors: bad_input (no such program), unavailable (fork).
+Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd);
+
+struct StartReport {
+  bool complete = false;            ///< exec succeeded or failed; otherwise wait for more
+  std::optional<Error> failure;     ///< the step that failed and why
+  std::vector<std::string> notes;   ///< steps that failed and were tolerated
+};
+
+/// Reads what the child has said so far, without blocking.
+StartReport read_start_report(int start_report_fd, const RankSpec& spec);
+
+/// How a process ended: exactly one of the two is set.
+struct ExitStatus {
+  std::optional<int> exit_code;
+  std::optional<int> signal;
+  bool core_dumped = false;
+};
+
+/// Reaps the child if it has ended; nullopt while it runs (or when it is no child of ours).
+std::optional<ExitStatus> reap(pid_t pid);
+
+/// The path to execute for `program`: itself if it has a '/', else the first executable file of that name in the
+/// folders of `path` (as in PATH). Errors: bad_input.
+Result<std::string> find_program(const std::string& program, const std::string& path);
+
+/// pidfd_open(2), close-on-exec; an empty one when the process is gone (see errno).
+UniqueFd open_pidfd(pid_t pid);
+/// pidfd_send_signal(2). False when the process has ended.
+bool send_signal(int pidfd, int signal);
+
+}  // namespace mds::agent

@@ -1,0 +1,40 @@
+// What an agent needs to start ranks: value structs that travel from the head in the `start` message.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "topology/result.hpp"
+
+namespace mds::agent {
+
+/// One rank process. It is bound to `cpus` and `memory_nodes` before it executes its first instruction.
+struct RankSpec {
+  int rank = 0;
+  int local_rank = 0;
+  std::vector<std::string> argv;               ///< argv[0] is looked up in PATH of `env` if it has no '/'
+  std::map<std::string, std::string> env;      ///< the rank's whole environment: nothing is inherited
+  std::string working_dir;                     ///< empty: the agent's
+  std::vector<int> cpus;                       ///< OS cpu numbers; empty: not bound
+  std::vector<int> memory_nodes;               ///< OS NUMA indices (MPOL_BIND); empty: not bound
+  std::string log_path;                        ///< both output streams are appended here; empty: no file
+};
+
+/// All ranks of one node in one attempt.
+struct NodeStart {
+  uint32_t attempt = 0;
+  std::vector<RankSpec> ranks;
+  bool forward_output = true;                  ///< send output lines to the head as well
+  uint32_t tail_lines = 20;                    ///< last lines of a rank's output that go with its exit report
+  uint32_t heartbeat_ms = 1000;                ///< interval of the agent's heartbeat messages
+};
+
+nlohmann::json to_json(const NodeStart& start);
+/// Errors: bad_input naming the field.
+Result<NodeStart> node_start_from_json(const nlohmann::json& json);
+
+}  // namespace mds::agent

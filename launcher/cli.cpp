@@ -1,0 +1,240 @@
+#include "launcher/cli.hpp"
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <filesystem>
+
+#include "launcher/commands/commands.hpp"
+#include "launcher/job_nearest.hpp"
+
+namespace mds::launcher {
+namespace {
+
+namespace po = boost::program_options;
+
+const OptionSpec kHelp{"help", "", "Show this help."};
+
+std::vector<OptionSpec> job_options(std::vector<OptionSpec> more) {
+  std::vector<OptionSpec> options{
+      {"nodes", "N", "Use N nodes; as --set job.nodes=N."},
+      {"set", "KEY=VALUE", "Override a key of the job file, e.g. training.steps=100.", true},
+      {"output-dir", "DIR", "Make the run folder in DIR.", false, Completes::files},
+  };
+  options.insert(options.end(), more.begin(), more.end());
+  options.push_back(kHelp);
+  return options;
+}
+
+std::vector<CommandSpec> make_commands() {
+  return {
+      {"run",
+       "JOB.toml",
+       "Run a job to its end (the default when a job file comes first).",
+       job_options({{"dry-run", "", "Print what every rank would run, and run nothing."},
+                    {"json", "", "Write machine-readable JSON to standard output."},
+                    {"kill-rank", "R@STEP", "Kill rank R when it reaches STEP, to watch the recovery."}}),
+       run_command,
+       false,
+       {},
+       Completes::job_files},
+      {"plan",
+       "JOB.toml",
+       "Show where every rank would run, and why.",
+       job_options(
+           {{"json", "", "Write the plan as JSON."},
+            {"svg", "FILE", "Draw the placement.", false, Completes::files},
+            {"explain", "", "Give the reason of every decision."},
+            {"topology", "SOURCE",
+             "Plan for other machines: a recording of `topo --json`, a folder of them, or a synthetic one such as "
+             "\"dgx-h100 x64\".",
+             true, Completes::files}}),
+       plan_command,
+       false,
+       {},
+       Completes::job_files},
+      {"check",
+       "JOB.toml",
+       "Check a job file: print every problem, or ok.",
+       job_options({}),
+       check_command,
+       false,
+       {},
+       Completes::job_files},
+      {"topo",
+       "",
+       "Show this machine: cores, memory, GPUs and NICs.",
+       {{"json", "", "Write the machine as JSON, which --topology and --input read."},
+        {"svg", "FILE", "Draw the machine, with one rank on each GPU (or memory node).", false, Completes::files},
+        {"input", "SOURCE", "Show another machine: a recording, a folder of them or a synthetic one.", false,
+         Completes::files},
+        kHelp},
+       topo_command},
+      {"completion",
+       "SHELL",
+       "Print the completions for bash, zsh or fish.",
+       {kHelp},
+       completion_command,
+       false,
+       {"bash", "zsh", "fish"},
+       Completes::words},
+      {"help", "[COMMAND]", "Show help on a command.", {kHelp}, help_command, false, {}, Completes::words},
+      {"version", "", "Show the version.", {kHelp}, version_command},
+      {"reference",
+       "[PART]",
+       "Print docs/reference.md, or one part of it.",
+       {kHelp},
+       reference_command,
+       true,
+       {"job", "commands", "man"},
+       Completes::words},
+  };
+}
+
+const CommandSpec* find_command(const std::string& name) {
+  for (const CommandSpec& command : commands()) {
+    if (command.name == name) return &command;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> visible_command_names() {
+  std::vector<std::string> names;
+  for (const CommandSpec& command : commands()) {
+    if (!command.hidden) names.push_back(command.name);
+  }
+  return names;
+}
+
+bool is_job_file(const std::string& word) {
+  const bool named = word.size() > 5 && word.substr(word.size() - 5) == ".toml";
+  std::error_code error;
+  return named || std::filesystem::is_regular_file(word, error);
+}
+
+// The command that the first word means; `first` is then the index of its first own word.
+Result<const CommandSpec*> choose_command(const std::vector<std::string>& words, size_t& first) {
+  first = 0;
+  if (words.empty() || words[0] == "--help" || words[0] == "-h") return find_command("help");
+  if (words[0] == "--version") return find_command("version");
+  if (const CommandSpec* command = find_command(words[0])) {
+    first = 1;
+    return command;
+  }
+  if (words[0].rfind("-", 0) == 0 || is_job_file(words[0])) return find_command("run");
+  return bad_input("there is no command '" + words[0] + "'" + did_you_mean(words[0], visible_command_names()) +
+                   " (mdslaunch --help lists them; a job file ends in .toml)");
+}
+
+po::options_description describe(const CommandSpec& command) {
+  po::options_description description;
+  for (const OptionSpec& option : command.options) {
+    const std::string name = option.name == "help" ? "help,h" : option.name;
+    if (option.value.empty()) {
+      description.add_options()(name.c_str(), "");
+    } else {
+      description.add_options()(name.c_str(), po::value<std::vector<std::string>>(), "");
+    }
+  }
+  description.add_options()("operand", po::value<std::vector<std::string>>(), "");
+  return description;
+}
+
+std::string unknown_option(const CommandSpec& command, const std::string& word) {
+  std::vector<std::string> names;
+  for (const OptionSpec& option : command.options) names.push_back("--" + option.name);
+  return command.name + " has no option " + word + did_you_mean(word, names) + " (mdslaunch " + command.name +
+         " --help lists them)";
+}
+
+Status check_operands(const CommandSpec& command, const Arguments& arguments) {
+  const size_t given = arguments.positional.size();
+  const bool optional = command.operand.empty() || command.operand.front() == '[';
+  const size_t most = command.operand.empty() ? 0 : 1;
+  if (given == 0 && !optional) return bad_input(command.name + " needs " + command.operand);
+  if (given > most) return bad_input(command.name + ": one operand too many: '" + arguments.positional[most] + "'");
+  const auto& words = command.words;
+  if (given == 1 && !words.empty() && std::find(words.begin(), words.end(), arguments.positional[0]) == words.end()) {
+    return bad_input(command.name + ": '" + arguments.positional[0] + "' is none of " + join_names(words) +
+                     did_you_mean(arguments.positional[0], words));
+  }
+  return {};
+}
+
+Result<Arguments> parse_arguments(const CommandSpec& command, const std::vector<std::string>& words) {
+  Arguments arguments;
+  try {
+    const po::options_description description = describe(command);
+    po::positional_options_description positional;
+    positional.add("operand", -1);
+    const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+    const auto parsed = po::command_line_parser(words).options(description).positional(positional).style(style).run();
+    for (const auto& option : parsed.options) {
+      if (option.string_key == "operand") {
+        arguments.positional.insert(arguments.positional.end(), option.value.begin(), option.value.end());
+        continue;
+      }
+      auto& values = arguments.options[option.string_key];
+      if (option.value.empty()) values.push_back("");
+      values.insert(values.end(), option.value.begin(), option.value.end());
+    }
+  } catch (const po::unknown_option& error) {
+    return bad_input(unknown_option(command, error.get_option_name()));
+  } catch (const po::error& error) {
+    return bad_input(command.name + ": " + error.what());
+  }
+  if (arguments.has("help")) return arguments;
+  for (const OptionSpec& option : command.options) {
+    if (!option.repeatable && arguments.values(option.name).size() > 1) {
+      return bad_input(command.name + ": --" + option.name + " is given twice");
+    }
+  }
+  if (Status status = check_operands(command, arguments); !status) return status.error();
+  return arguments;
+}
+
+}  // namespace
+
+std::string Arguments::value(const std::string& name) const {
+  const auto found = options.find(name);
+  return found == options.end() || found->second.empty() ? "" : found->second.back();
+}
+
+std::vector<std::string> Arguments::values(const std::string& name) const {
+  const auto found = options.find(name);
+  return found == options.end() ? std::vector<std::string>{} : found->second;
+}
+
+const std::vector<CommandSpec>& commands() {
+  static const std::vector<CommandSpec> table = make_commands();
+  return table;
+}
+
+const std::vector<ExitCode>& exit_codes() {
+  static const std::vector<ExitCode> codes{
+      {0, "The job finished."},
+      {1, "The job failed; its first cause is printed and in report.json."},
+      {2, "The command line or the job file is wrong."},
+      {3, "The job cannot be placed or does not fit; the message says what would."},
+      {4, "Agents could not be started."},
+      {75, "Stopped with a checkpoint, to be queued again (time limit, preemption)."},
+      {128, "Ended by signal n after a clean stop."},
+  };
+  return codes;
+}
+
+Result<Invocation> parse_command_line(const std::vector<std::string>& words) {
+  size_t first = 0;
+  const Result<const CommandSpec*> command = choose_command(words, first);
+  if (!command) return command.error();
+  const bool option_named = (*command)->name == "version" || ((*command)->name == "help" && first == 0);
+  if (option_named) return Invocation{*command, {}};
+  Result<Arguments> arguments =
+      parse_arguments(**command, {words.begin() + static_cast<std::ptrdiff_t>(first), words.end()});
+  if (!arguments) return arguments.error();
+  if (!arguments->has("help")) return Invocation{*command, *std::move(arguments)};
+  Arguments about;
+  about.positional.push_back((*command)->name);
+  return Invocation{find_command("help"), about};
+}
+
+}  // namespace mds::launcher

@@ -1,0 +1,17 @@
+// The commands of mdslaunch. Each takes checked arguments, prints, and returns the program's exit code.
+#pragma once
+
+#include "launcher/cli.hpp"
+
+namespace mds::launcher {
+
+int run_command(const Arguments& arguments);
+int plan_command(const Arguments& arguments);
+int check_command(const Arguments& arguments);
+int topo_command(const Arguments& arguments);
+int completion_command(const Arguments& arguments);
+int help_command(const Arguments& arguments);
+int version_command(const Arguments& arguments);
+int reference_command(const Arguments& arguments);
+
+}  // namespace mds::launcher

@@ -1,0 +1,25 @@
+// What the commands that take a job file share.
+#pragma once
+
+#include <string>
+
+#include "launcher/cli.hpp"
+#include "launcher/job_file.hpp"
+#include "launcher/plan.hpp"
+
+namespace mds::launcher {
+
+/// Loads the job file named by the arguments, with --nodes, --output-dir and --set applied. On problems prints them all
+/// to standard error and leaves `exit_code` at 2 or 3; otherwise 0.
+std::optional<Job> load_job(const Arguments& arguments, int& exit_code);
+
+/// Prints "mdslaunch: message" and gives the exit code that an error of this kind has.
+int report_error(const Error& error);
+
+/// A plan as `plan` and `run --dry-run` show it: nothing is started, so that run folder and run id are placeholders.
+Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster);
+
+/// Writes `text` to `path`. Errors: bad_input naming path and cause.
+Status write_text(const std::string& path, const std::string& text);
+
+}  // namespace mds::launcher

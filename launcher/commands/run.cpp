@@ -1,0 +1,84 @@
+// mdslaunch run JOB.toml
+#include "launcher/run.hpp"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "launcher/commands/commands.hpp"
+#include "launcher/commands/job_arguments.hpp"
+#include "launcher/job_nearest.hpp"
+#include "launcher/plan_cluster.hpp"
+
+namespace mds::launcher {
+namespace {
+
+// "R@STEP". Errors: bad_input.
+Result<KillRank> parse_kill_rank(const std::string& text, const Job& job) {
+  int rank = 0;
+  long long step = 0;
+  char rest = 0;
+  const bool parsed = std::sscanf(text.c_str(), "%9d@%15lld%c", &rank, &step, &rest) == 2;
+  const int world = job.nodes * job.ranks_per_node;
+  if (!parsed || rank < 0 || rank >= world || step < 0) {
+    return bad_input("--kill-rank " + text + " is not R@STEP with a rank from 0 to " + std::to_string(world - 1) +
+                     ", e.g. 1@100");
+  }
+  KillRank kill;
+  kill.rank = rank;
+  kill.step = step;
+  return kill;
+}
+
+std::string shell_word(const std::string& word) {
+  constexpr const char* kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./=:,@%+";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+void print_rank(const agent::RankSpec& spec, const std::string& host) {
+  std::vector<std::string> cores, words;
+  for (const int cpu : spec.cpus) cores.push_back(std::to_string(cpu));
+  for (const auto& [name, value] : spec.env) words.push_back(shell_word(name + "=" + value));
+  for (const std::string& word : spec.argv) words.push_back(shell_word(word));
+  std::printf("# rank %d on %s, cores %s\n%s\n", spec.rank, host.c_str(), join_names(cores, ",").c_str(),
+              join_names(words, " ").c_str());
+}
+
+int dry_run(const Job& job, bool as_json) {
+  const auto cluster = job_cluster(job);
+  if (!cluster) return report_error(cluster.error());
+  const auto plan = sketch_plan(job, *cluster);
+  if (!plan) return report_error(plan.error());
+  if (as_json) {
+    std::printf("%s\n", to_json(*plan, job, *cluster).dump(2).c_str());
+    return kExitFinished;
+  }
+  std::printf("# Would run %d ranks on %d nodes; MASTER_ADDR, MASTER_PORT and your own environment come on top.\n",
+              plan->grid.world_size(), job.nodes);
+  for (const PlannedNode& node : plan->nodes) {
+    for (const agent::RankSpec& spec : node.ranks) print_rank(spec, node.host);
+  }
+  return kExitFinished;
+}
+
+}  // namespace
+
+int run_command(const Arguments& arguments) {
+  int exit_code = 0;
+  const std::optional<Job> job = load_job(arguments, exit_code);
+  if (!job) return exit_code;
+  RunOptions options;
+  options.job_argument = arguments.positional.front();
+  options.json = arguments.has("json");
+  if (arguments.has("kill-rank")) {
+    const Result<KillRank> kill = parse_kill_rank(arguments.value("kill-rank"), *job);
+    if (!kill) return report_error(kill.error());
+    options.kill_rank = *kill;
+  }
+  if (arguments.has("dry-run")) return dry_run(*job, options.json);
+  return run_job(*job, options);
+}
+
+}  // namespace mds::launcher

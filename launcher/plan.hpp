@@ -1,0 +1,47 @@
+// LaunchPlan: what every agent will start, per node and per rank. A pure function of job, cluster and placement.
+#pragma once
+
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/rank_spec.hpp"
+#include "launcher/job.hpp"
+#include "topology/placement.hpp"
+
+namespace mds::launcher {
+
+struct PlannedNode {
+  int node = 0;
+  std::string host;
+  std::vector<agent::RankSpec> ranks;  ///< env: without base_env and the variables that change per attempt
+};
+
+struct LaunchPlan {
+  topology::RankGrid grid;
+  topology::Placement placement;
+  std::vector<PlannedNode> nodes;
+  std::map<std::string, std::string> base_env;  ///< under every rank's env; never printed (it may hold secrets)
+};
+
+struct PlanInputs {
+  std::string run_folder;       ///< absolute
+  std::string trainer_program;  ///< absolute path of mdstrain
+  std::string run_id;
+  std::map<std::string, std::string> base_env;  ///< the user's environment, passed on (see inherited_environment())
+  std::string working_dir;                      ///< of every rank; empty: the agent's
+};
+
+/// Environment of a rank: torchrun's contract, NCCL_* and MDS_* (docs/reference.md). Errors: infeasible.
+Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, const PlanInputs& inputs);
+
+/// The `start` message's content of one node in one attempt: merges base_env under each rank's variables and adds
+/// TORCHELASTIC_RESTART_COUNT, MASTER_ADDR, MASTER_PORT and MDS_ATTEMPT. Requires a valid node; attempts count from 1.
+agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, const std::string& master_addr,
+                            int master_port);
+
+/// `plan --json` (version 1).
+nlohmann::json to_json(const LaunchPlan& plan, const Job& job, const topology::Cluster& cluster);
+
+}  // namespace mds::launcher

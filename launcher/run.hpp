@@ -1,0 +1,34 @@
+// One run of a job, from the validated job file to the exit code: discover, plan, run folder, agents, supervisor, end.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "launcher/job.hpp"
+#include "launcher/supervisor.hpp"
+
+namespace mds::launcher {
+
+/// What the command line says about this run and the job file does not.
+struct RunOptions {
+  std::string job_argument;            ///< the job file as typed, for the commands printed under "what to try next"
+  bool json = false;                   ///< machine-readable JSON lines alone on standard output
+  std::optional<KillRank> kill_rank;   ///< {rank, step}, see launcher/supervisor.hpp
+  std::string agent_program;           ///< empty: "mdsagent" beside this executable
+  std::string trainer_program;         ///< empty: "mdstrain" beside this executable
+};
+
+/// Runs `job` to its end and returns the exit code (kExit* below, or 128 + signal). Prints to standard output (the
+/// view) and standard error (problems). Blocks; call once, from the main thread: it takes over SIGINT, SIGTERM, SIGHUP
+/// and SIGPIPE, becomes the child subreaper, and returns only when no process of the run on this machine is left.
+int run_job(const Job& job, const RunOptions& options);
+
+inline constexpr int kExitFinished = 0;
+inline constexpr int kExitFailed = 1;         ///< first cause printed and in report.json
+inline constexpr int kExitBadInput = 2;
+inline constexpr int kExitInfeasible = 3;
+inline constexpr int kExitNoAgents = 4;       ///< agents could not be started
+inline constexpr int kExitRequeue = 75;       ///< stopped with a checkpoint, to be requeued
+
+}  // namespace mds::launcher

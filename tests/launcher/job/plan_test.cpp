@@ -1,0 +1,314 @@
+// The plan: what every rank is told, for this machine and for machines that are not here.
+#include "launcher/plan.hpp"
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+
+#include "launcher/plan_environment.hpp"
+#include "launcher/plan_memory.hpp"
+#include "tests/catch.hpp"
+#include "tests/launcher/job/job_texts.hpp"
+#include "topology/synthetic.hpp"
+
+using namespace mds::launcher;
+using namespace mds::launcher::tests;
+using mds::topology::Axis;
+using mds::topology::Cluster;
+using mds::topology::Coordinates;
+
+namespace {
+
+Job job_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  const JobFileResult result = parse_job(text, "job.toml", overrides);
+  INFO(all_problems(result));
+  REQUIRE(result.job.has_value());
+  return *result.job;
+}
+
+Cluster machines(const std::string& description) {
+  const auto cluster = mds::topology::synthetic_cluster(description);
+  REQUIRE(cluster.ok());
+  return *cluster;
+}
+
+Cluster virtual_nodes(const std::string& description, size_t nodes) {
+  Cluster cluster = machines(description);
+  cluster.nodes.assign(nodes, cluster.nodes.front());
+  return cluster;
+}
+
+PlanInputs inputs() {
+  PlanInputs out;
+  out.run_folder = "/runs/x";
+  out.run_id = "x";
+  out.trainer_program = "/bin/mdstrain";
+  out.base_env = {{"HOME", "/home/u"}, {"SECRET_TOKEN", "hunter2"}, {"NCCL_DEBUG", "INFO"}};
+  return out;
+}
+
+LaunchPlan plan_of(const Job& job, const Cluster& cluster) {
+  auto plan = make_plan(job, cluster, inputs());
+  if (!plan) FAIL(plan.error().message);
+  return *plan;
+}
+
+const std::string kPayload =
+    "[job]\ndevices = \"cpu\"\nnodes = 2\nranks_per_node = 2\n[payload]\ncommand = [\"true\", \"x y\"]\n";
+
+}  // namespace
+
+TEST_CASE("every rank gets torchrun's environment") {
+  const Job job = job_of(kPayload + "[restart]\nmax_restarts = 7\n[parallel]\ntensor = 2\n");
+  const LaunchPlan plan = plan_of(job, virtual_nodes("cpu:packages=1,cores=4", 2));
+  REQUIRE(plan.nodes.size() == 2);
+  for (int node = 0; node < 2; ++node) {
+    const mds::agent::NodeStart start = node_start(plan, node, 3, "127.0.0.1", 29511);
+    CHECK(start.attempt == 3);
+    REQUIRE(start.ranks.size() == 2);
+    for (int local = 0; local < 2; ++local) {
+      const auto& spec = start.ranks[static_cast<size_t>(local)];
+      const auto& env = spec.env;
+      const std::string rank = std::to_string(2 * node + local);
+      CHECK(std::to_string(spec.rank) == rank);
+      const std::map<std::string, std::string> expected{{"RANK", rank},
+                                                        {"LOCAL_RANK", std::to_string(local)},
+                                                        {"WORLD_SIZE", "4"},
+                                                        {"LOCAL_WORLD_SIZE", "2"},
+                                                        {"GROUP_RANK", std::to_string(node)},
+                                                        {"NODE_RANK", std::to_string(node)},
+                                                        {"GROUP_WORLD_SIZE", "2"},
+                                                        {"ROLE_RANK", rank},
+                                                        {"ROLE_WORLD_SIZE", "4"},
+                                                        {"ROLE_NAME", "default"},
+                                                        {"MASTER_ADDR", "127.0.0.1"},
+                                                        {"MASTER_PORT", "29511"},
+                                                        {"TORCHELASTIC_RESTART_COUNT", "2"},
+                                                        {"TORCHELASTIC_MAX_RESTARTS", "7"},
+                                                        {"TORCHELASTIC_RUN_ID", "x"},
+                                                        {"MDS_RUN_FOLDER", "/runs/x"},
+                                                        {"MDS_RUN_ID", "x"},
+                                                        {"MDS_ATTEMPT", "3"},
+                                                        {"MDS_TP_RANK", std::to_string(local)},
+                                                        {"MDS_DP_RANK", std::to_string(node)},
+                                                        {"MDS_PP_RANK", "0"},
+                                                        {"MDS_CP_RANK", "0"},
+                                                        {"MDS_HOST_ADDRESS", "127.0.0.1"},
+                                                        {"OMP_NUM_THREADS", "1"},
+                                                        {"CUDA_VISIBLE_DEVICES", ""},
+                                                        {"HOME", "/home/u"},
+                                                        {"NCCL_DEBUG", "INFO"}};
+      for (const auto& [name, value] : expected) {
+        INFO(name);
+        REQUIRE(env.count(name) == 1);
+        CHECK(env.at(name) == value);
+      }
+      CHECK(spec.argv == std::vector<std::string>{"true", "x y"});
+      CHECK(spec.log_path == "/runs/x/logs/rank-0000" + rank + ".log");
+      CHECK(spec.cpus.size() == 1);
+    }
+  }
+}
+
+TEST_CASE("every variable of a plan is documented, and the contract is not the user's to set") {
+  const Job job = job_of(kPayload);
+  std::set<std::string> documented;
+  for (const RankVariable& variable : rank_variables()) CHECK(documented.insert(variable.name).second);
+  PlanInputs bare = inputs();
+  bare.base_env.clear();
+  for (const char* machine : {"cpu:cores=4", "dgx-h100 x2"}) {
+    auto plan =
+        make_plan(job, std::string(machine) == "cpu:cores=4" ? virtual_nodes(machine, 2) : machines(machine), bare);
+    REQUIRE(plan.ok());
+    const mds::agent::NodeStart start = node_start(*plan, 0, 1, "h", 1);
+    for (const auto& [name, value] : start.ranks[0].env) {
+      INFO(name << "=" << value);
+      CHECK(documented.count(name) == 1);
+    }
+  }
+  CHECK(is_contract_variable("RANK"));
+  CHECK(is_contract_variable("MDS_ANYTHING"));
+  CHECK(is_contract_variable("TORCHELASTIC_ERROR_FILE"));
+  CHECK_FALSE(is_contract_variable("OMP_NUM_THREADS"));
+  CHECK_FALSE(is_contract_variable("RANKS"));
+}
+
+TEST_CASE("our own environment is passed on without the contract's variables") {
+  setenv("RANK", "17", 1);
+  setenv("MDS_PROBE", "1", 1);
+  setenv("PROBE_OF_THIS_TEST", "a=b", 1);
+  const auto env = inherited_environment();
+  CHECK(env.count("RANK") == 0);
+  CHECK(env.count("MDS_PROBE") == 0);
+  CHECK(env.at("PROBE_OF_THIS_TEST") == "a=b");
+  unsetenv("RANK");
+  unsetenv("MDS_PROBE");
+}
+
+TEST_CASE("the user's job.env has the last word over tuning variables") {
+  const Job job = job_of(kPayload + "[job.env]\nOMP_NUM_THREADS = \"5\"\nNCCL_SOCKET_IFNAME = \"eth7\"\n");
+  const LaunchPlan plan = plan_of(job, virtual_nodes("cpu:cores=4", 2));
+  const auto env = node_start(plan, 0, 1, "127.0.0.1", 1).ranks[0].env;
+  CHECK(env.at("OMP_NUM_THREADS") == "5");
+  CHECK(env.at("NCCL_SOCKET_IFNAME") == "eth7");
+  CHECK(env.at("GLOO_SOCKET_IFNAME") == "lo");
+}
+
+TEST_CASE("the user's own OMP_NUM_THREADS wins over the plan's") {
+  PlanInputs exported = inputs();
+  exported.base_env["OMP_NUM_THREADS"] = "3";
+  const auto plan = make_plan(job_of(kPayload), virtual_nodes("cpu:cores=4", 2), exported);
+  REQUIRE(plan.ok());
+  CHECK(node_start(*plan, 0, 1, "127.0.0.1", 1).ranks[0].env.at("OMP_NUM_THREADS") == "3");
+}
+
+TEST_CASE("threads are counted in cores, not in hardware threads") {
+  const Job job = job_of("[job]\nranks_per_node = 2\n[payload]\ncommand = [\"true\"]\n");
+  const LaunchPlan plan = plan_of(job, machines("cpu:packages=2,cores=8,threads=2"));
+  for (const auto& spec : plan.nodes[0].ranks) {
+    CHECK(spec.env.at("OMP_NUM_THREADS") == "8");
+    CHECK(spec.cpus.size() == 16);
+  }
+}
+
+TEST_CASE("every rank of a GPU node sees all of its node's GPUs, its own at LOCAL_RANK") {
+  const Job job = job_of("[job]\nnodes = 2\ngpus_per_node = 4\n[payload]\ncommand = [\"true\"]\n");
+  const Cluster cluster = machines("dgx-h100 x2");
+  const LaunchPlan plan = plan_of(job, cluster);
+  for (const PlannedNode& node : plan.nodes) {
+    for (const auto& spec : node.ranks) {
+      const auto& placed = plan.placement.ranks[static_cast<size_t>(spec.rank)];
+      std::vector<std::string> devices;
+      std::string word;
+      for (const char c : spec.env.at("CUDA_VISIBLE_DEVICES") + ",") {
+        if (c == ',') {
+          devices.push_back(word);
+          word.clear();
+        } else {
+          word += c;
+        }
+      }
+      REQUIRE(devices.size() == 4);
+      const auto& gpus = cluster.nodes[static_cast<size_t>(placed.node)].gpus;
+      CHECK(devices[static_cast<size_t>(spec.local_rank)] ==
+            std::to_string(gpus[static_cast<size_t>(placed.gpu)].index));
+      CHECK(spec.env.at("CUDA_DEVICE_ORDER") == "PCI_BUS_ID");
+      CHECK(spec.env.at("NCCL_IB_HCA").substr(0, 1) == "=");
+      CHECK(spec.env.count("NCCL_SOCKET_IFNAME") == 0);
+    }
+  }
+}
+
+TEST_CASE("plan --json says what it promises and keeps the user's environment to itself") {
+  const Job job = job_of(valid_text());
+  const Cluster cluster = virtual_nodes("cpu:cores=4", 2);
+  const auto json = to_json(plan_of(job, cluster), job, cluster);
+  CHECK(json.at("version") == 1);
+  CHECK(json.at("world_size") == 4);
+  CHECK(json.at("step_time").is_null());
+  CHECK(json.at("step_time_reason").is_string());
+  CHECK(json.at("reasons").size() > 2);
+  REQUIRE(json.at("ranks").size() == 4);
+  for (const auto& rank : json.at("ranks")) {
+    for (const char* field : {"rank", "host", "node", "local_rank", "tp", "pp", "dp", "cp", "device", "cores",
+                              "memory_nodes", "nics", "env", "argv"}) {
+      INFO(field);
+      CHECK(rank.contains(field));
+    }
+    const auto& memory = rank.at("memory");
+    CHECK(memory.at("total").get<int64_t>() ==
+          memory.at("parameters").get<int64_t>() + memory.at("gradients").get<int64_t>() +
+              memory.at("optimizer").get<int64_t>() + memory.at("activations").get<int64_t>());
+  }
+  CHECK(json.dump().find("hunter2") == std::string::npos);
+}
+
+TEST_CASE("a job that cannot be placed or does not fit is infeasible") {
+  const Job two = job_of(kPayload);
+  const auto one_node = make_plan(two, machines("cpu:cores=4"), inputs());
+  REQUIRE_FALSE(one_node.ok());
+  CHECK(one_node.error().code == mds::ErrorCode::infeasible);
+  const Job large = job_of(
+      "[job]\ngpus_per_node = 8\n[model]\npreset = \"llama-70b\"\n[data]\nformat = \"random\"\n"
+      "[training]\nsteps = 1\nseq_len = 8192\nglobal_batch_size = 8\nprecision = \"bf16\"\n");
+  const auto too_large = make_plan(large, machines("dgx-h100"), inputs());
+  REQUIRE_FALSE(too_large.ok());
+  CHECK(too_large.error().code == mds::ErrorCode::infeasible);
+  CHECK(too_large.error().message.find("GiB") != std::string::npos);
+}
+
+TEST_CASE("the stages of a model hold all of its parameters once") {
+  const uint64_t seed = std::random_device{}();
+  std::mt19937_64 random(seed);
+  const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+  for (int round = 0; round < 300; ++round) {
+    mds::trainer::TrainerConfig config;
+    config.model.architecture = static_cast<mds::trainer::Architecture>(pick(0, 2));
+    config.model.num_attention_heads = config.model.num_key_value_heads = 4;
+    config.model.hidden_size = 16 * pick(1, 8);
+    config.model.num_layers = pick(4, 9);
+    config.model.intermediate_size = 4 * pick(8, 64);
+    config.model.vocab_size = pick(50, 500);
+    config.model.max_position_embeddings = pick(8, 64);
+    config.model.tie_word_embeddings = pick(0, 1) == 1;
+    mds::trainer::fill_derived(config.model);
+    const int stages = config.parallel.pipeline = pick(1, 4);
+    int64_t sum = 0;
+    for (int stage = 0; stage < stages; ++stage) {
+      Coordinates at;
+      at.pipeline = stage;
+      sum += rank_parameter_count(config, at);
+    }
+    const bool copied = config.model.tie_word_embeddings && stages > 1;  // both ends hold the embedding
+    const int64_t copy = copied ? config.model.vocab_size * config.model.hidden_size : 0;
+    INFO("seed " << seed << ", round " << round);
+    REQUIRE(sum == parameter_count(config.model) + copy);
+  }
+}
+
+TEST_CASE("parameters, gradients and optimizer are what the trainer allocates") {
+  mds::trainer::TrainerConfig config;
+  config.model = *mds::trainer::model_preset("gpt3-125m");
+  config.training.seq_len = config.training.micro_batch_size = config.training.global_batch_size = 1;
+  const int64_t n = parameter_count(config.model);
+  const auto state = [&](mds::trainer::Precision precision, int stage, int replicas) {
+    config.training.precision = precision;
+    config.zero.stage = stage;
+    config.parallel.data = replicas;
+    return estimate_memory(config, {}).state();
+  };
+  using mds::trainer::Precision;
+  CHECK(state(Precision::fp32, 0, 4) == n * (4 + 4 + 8));  // masters are the parameters themselves
+  CHECK(state(Precision::fp32, 1, 4) == n * (4 + 4) + n * 2);
+  CHECK(state(Precision::bf16, 0, 4) == n * (2 + 4 + 12));
+  CHECK(state(Precision::bf16, 1, 4) == n * (2 + 4) + n * 3);
+}
+
+TEST_CASE("activations follow Korthikanti et al.") {
+  // A GPT layer keeps 34 s b h bytes there, of which 2 are dropout masks that we do not have; t divides 24 of the 32
+  // without sequence parallelism and all of them with it.
+  mds::trainer::TrainerConfig config;
+  config.model.architecture = mds::trainer::Architecture::gpt3;
+  config.model.hidden_size = 1024;
+  config.model.num_layers = 10;
+  config.model.num_attention_heads = config.model.num_key_value_heads = 16;
+  config.model.vocab_size = 1024;
+  config.model.max_position_embeddings = 64;
+  mds::trainer::fill_derived(config.model);
+  config.training.seq_len = 64;
+  config.training.micro_batch_size = 2;
+  config.training.global_batch_size = 2;
+  config.training.precision = mds::trainer::Precision::bf16;
+  const int64_t sbh = 64 * 2 * 1024;
+  const auto layers = [&](int t, bool sequence_parallel) {
+    config.parallel.tensor = t;
+    config.parallel.sequence_parallel = sequence_parallel;
+    const int64_t head = 4 * sbh / (sequence_parallel ? t : 1) + 4 * 64 * 2 * (1024 / t);
+    return estimate_memory(config, {}).activations - head;
+  };
+  CHECK(layers(1, false) == 10 * 32 * sbh);
+  CHECK(layers(4, false) == 10 * (8 + 24 / 4) * sbh);
+  CHECK(layers(4, true) == 10 * 32 / 4 * sbh);
+  config.training.recompute = mds::trainer::Recompute::full;
+  CHECK(layers(1, false) == (10 * 2 + 32) * sbh);
+}
