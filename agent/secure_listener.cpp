@@ -75,7 +75,10 @@ void Listener::Impl::admit(tcp::socket socket) {
   const auto place = pending.insert(pending.end(), Pending{nullptr, Clock::now()});
   place->handshake = std::make_shared<Handshake>(
       std::move(socket), TlsRole::server, tls, options.channel,
-      [self = shared_from_this(), place](Result<std::shared_ptr<Channel>> result) {
+      // Weak: `pending` owns the handshake, and the handshake this handler.
+      [weak = weak_from_this(), place](Result<std::shared_ptr<Channel>> result) {
+        const auto self = weak.lock();
+        if (!self) return;
         self->pending.erase(place);
         if (!result) ++self->refused;
         if (result && !self->closed) self->on_channel(*std::move(result));

@@ -2,7 +2,7 @@
 
     gpu.py [--build FOLDER] [--steps N] [--only NAME,...]
 
-One GPU: llama-1b. Two: llama-8b as tensor 2 with sequence parallel, pipeline 2, data 2 with ZeRO-1; four: also tensor 4,
+One GPU: llama-1b. Two: llama-8b as tensor 2 with sequence parallel, pipeline 2, data 2 with ZeRO-1; four: tensor 4,
 pipeline 4, data 4 and the mixed ones. Tokens a second are the median over the steps behind the first four. MFU counts
 the products of every parameter but the embedding and of full (not only causal) attention, against 989 TFLOP/s.
 """

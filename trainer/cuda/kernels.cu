@@ -242,7 +242,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
-    mine = merge(mine, {__shfl_xor_sync(0xffffffffu, mine.max, offset), __shfl_xor_sync(0xffffffffu, mine.sum, offset)});
+    const float other_max = __shfl_xor_sync(0xffffffffu, mine.max, offset);
+    mine = merge(mine, {other_max, __shfl_xor_sync(0xffffffffu, mine.sum, offset)});
   }
   __shared__ SoftmaxSum shared[kWarps];
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;

@@ -1,5 +1,6 @@
 #include "launcher/head_messages.hpp"
 
+#include <limits>
 #include <random>
 
 #include "tests/agent/random_seed.hpp"

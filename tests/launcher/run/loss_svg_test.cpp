@@ -1,5 +1,6 @@
 #include "launcher/loss_svg.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>

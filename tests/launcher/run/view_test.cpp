@@ -1,5 +1,8 @@
 #include "launcher/view.hpp"
 
+#include <algorithm>
+#include <sstream>
+
 #include <nlohmann/json.hpp>
 
 #include "tests/catch.hpp"
