@@ -29,8 +29,9 @@ bench: setup-test ## side-by-side measurements, written into docs/performance.md
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
 	@.venv/bin/python tests/bench/start.py --build $(BUILD) --write docs/performance.md
 
-gpu: setup-test ## the tests that need GPUs, on a machine that has them
+gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that need GPUs
 	@.ci/build $(BUILD)
+	-@.venv/bin/python tests/bench/gpu.py --build $(BUILD) --steps 12
 	@tests/run --build $(BUILD) --gpu
 
 fuzz: setup-test ## broken job files and data files with fresh seeds for ten minutes

@@ -1,7 +1,9 @@
 #include "agent/credentials.hpp"
 
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
+#include <sys/random.h>
+
+#include <cerrno>
 
 namespace mds::agent {
 namespace {
@@ -14,15 +16,22 @@ int digit_value(char digit) {
   return -1;
 }
 
+// The kernel's generator, as OpenSSL seeds its own from it: setting that one up here would hold up the agents' start.
+Status fill_randomly(void* bytes, size_t size) {
+  ssize_t n = 0;
+  while ((n = getrandom(bytes, size, 0)) < 0 && errno == EINTR) {
+  }
+  if (n < 0) return system_error("getrandom", errno);
+  return n == static_cast<ssize_t>(size) ? Status() : internal("getrandom gave too few bytes");  // not below 256 bytes
+}
+
 }  // namespace
 
 JobKey::~JobKey() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
 
 Result<JobKey> JobKey::random() {
   JobKey key;
-  if (RAND_priv_bytes(key.bytes_.data(), static_cast<int>(key.bytes_.size())) != 1) {
-    return internal("the random generator of OpenSSL failed");
-  }
+  if (Status s = fill_randomly(key.bytes_.data(), key.bytes_.size()); !s) return s.error();
   return key;
 }
 
@@ -52,9 +61,7 @@ Result<Credentials> make_credentials() {
   auto key = JobKey::random();
   if (!key) return key.error();
   Credentials credentials{0, *key};
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(&credentials.job), sizeof credentials.job) != 1) {
-    return internal("the random generator of OpenSSL failed");
-  }
+  if (Status s = fill_randomly(&credentials.job, sizeof credentials.job); !s) return s.error();
   return credentials;
 }
 

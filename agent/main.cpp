@@ -8,6 +8,7 @@
 #include "agent/agent_program.hpp"
 #include "agent/guard.hpp"
 #include "agent/node_agent.hpp"
+#include "agent/rank_process.hpp"
 
 namespace {
 
@@ -34,6 +35,8 @@ int main(int argc, char** argv) {
   // Nothing that whoever starts us left open is ours, nor our ranks': a held socket or pipe never ends for its peer.
   close_range(STDERR_FILENO + 1, ~0U, 0);
   // Ctrl-C and a closed terminal reach every process of a session: what they mean is for the head to decide.
-  for (const int ignored : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE}) signal(ignored, SIG_IGN);
+  // A log that meets the limit on file sizes is to fail like one on a full disk, not to end us.
+  for (const int ignored : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ}) signal(ignored, SIG_IGN);
+  mds::agent::raise_descriptor_limit();
   return mds::agent::run_guarded(mds::agent::run_agent_program);
 }

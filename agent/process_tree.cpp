@@ -65,7 +65,7 @@ bool has_entry(const std::string& environ, const char* entry) {
 }  // namespace
 
 void ProcessMark::set(const std::string& run_id, const std::string& node) {
-  ready_.store(false, std::memory_order_release);
+  clear();
   if (run_id.empty() || node.empty() || run_id.size() >= sizeof run_ || node.size() >= sizeof node_) return;
   std::memcpy(run_, run_id.c_str(), run_id.size() + 1);
   std::memcpy(node_, node.c_str(), node.size() + 1);
@@ -99,8 +99,9 @@ std::vector<ProcessEntry> descendants(pid_t root) {
 std::vector<ProcessEntry> marked_processes(const ProcessMark& mark) {
   std::vector<ProcessEntry> found;
   if (!mark.is_set()) return found;
+  const pid_t self = getpid(), parent = getppid();
   for (const pid_t pid : all_pids()) {
-    if (pid == getpid() || pid == getppid()) continue;
+    if (pid == self || pid == parent) continue;
     ProcessEntry entry;
     if (mark.matches(read_proc(pid, "environ")) && read_entry(pid, entry)) found.push_back(entry);
   }

@@ -27,6 +27,8 @@ class ProcessMark {
  public:
   /// Empty or over-long texts leave the mark unset: nothing is marked.
   void set(const std::string& run_id, const std::string& node);
+  /// No process has the entries any more, and none can come to have them before the next set().
+  void clear() { ready_.store(false, std::memory_order_release); }
   bool is_set() const { return ready_.load(std::memory_order_acquire); }
   /// Is `environ`, as read from /proc, one with both entries?
   bool matches(const std::string& environ) const;

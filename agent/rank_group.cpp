@@ -292,7 +292,9 @@ void RankGroup::Impl::terminate(bool only_silent) {
   for (const auto& rank : ranks) {
     if (!rank->lives() || (only_silent && rank->speaks)) continue;
     // Not a group leader yet if it has just been forked: then it has no children either.
-    if (kill(-rank->pid, SIGTERM) < 0) send_signal(rank->pidfd.native_handle(), SIGTERM);
+    const bool whole_group = kill(-rank->pid, SIGTERM) == 0;
+    if (!whole_group) send_signal(rank->pidfd.native_handle(), SIGTERM);
+    if (whole_group) kill(-rank->pid, SIGCONT);  // who was stopped hears of no signal but this and SIGKILL
   }
 }
 
@@ -301,7 +303,10 @@ void RankGroup::Impl::kill_all() {
   const bool childless = reap_children();
   if (phase != Phase::killing) return;  // finished from within an event
   const auto left = childless ? marked_processes(mark) : descendants(getpid());
-  if (childless && left.empty()) return finish_stop();
+  if (childless && left.empty()) {
+    mark.clear();  // the guard need not look for what has just been found not to be there
+    return finish_stop();
+  }
   kill_processes(left);
   // SIGCHLD brings us back here; the timer is for strangers, whose end nobody tells us, and for forks in between.
   stop_timer.expires_after(kKillRetry);

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -40,9 +41,12 @@ struct ChildPlan {
   size_t cpus_bytes = 0;
   std::vector<unsigned long> memory;   // bits by NUMA index; empty: not bound
   int input = -1, output = -1, errors = -1, control = -1, beat = -1, report = -1;
+  std::optional<rlimit> descriptors;   // the limit that the agent had before it raised its own
 };
 
 constexpr int kScratchFd = 128;  // descriptors in transit are kept above every number that dup2 writes to
+
+std::optional<rlimit> descriptors_before;  // set once by raise_descriptor_limit()
 
 void tell(const ChildPlan& plan, Step step) {
   const StepFailure failure{step, errno};
@@ -59,8 +63,9 @@ void tell(const ChildPlan& plan, Step step) {
 bool give_descriptors(ChildPlan& plan) {
   for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat}) {
     if (*fd < 0) continue;
-    *fd = fcntl(*fd, F_DUPFD_CLOEXEC, kScratchFd);
-    if (*fd < 0) return false;
+    const int moved = fcntl(*fd, F_DUPFD_CLOEXEC, kScratchFd);
+    if (moved < 0) return false;  // where the report was, it can still be told
+    *fd = moved;
   }
   // Whatever the agent holds or inherited itself stays out of the rank. Without this system call (Linux < 5.11) the
   // agent's own descriptors are close-on-exec anyway.
@@ -90,6 +95,7 @@ void reset_signals() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != plan.parent) _exit(127);
   if (!give_descriptors(plan)) fail(plan, Step::streams);
+  if (plan.descriptors) setrlimit(RLIMIT_NOFILE, &*plan.descriptors);
   if (setsid() < 0) fail(plan, Step::session);
   if (plan.cpus && sched_setaffinity(0, plan.cpus_bytes, plan.cpus) < 0) fail(plan, Step::cpus);
   if (!plan.memory.empty()) {
@@ -137,21 +143,31 @@ std::vector<std::string> environment_of(const RankSpec& spec, bool control, bool
   return out;
 }
 
+const std::string kTooFewDescriptors = ": too many open files; raise the limit (ulimit -n), also the hard one";
+
 std::string list_of(const std::vector<int>& numbers) {
   std::ostringstream out;
   for (size_t i = 0; i < numbers.size(); ++i) out << (i ? "," : "") << numbers[i];
   return out.str();
 }
 
+// What exec's bare error number leaves the user to guess.
+std::string exec_remedy(int error, const std::string& program) {
+  if (error == ENOEXEC) return " (a script needs a first line such as #!/bin/sh)";
+  const bool exists = error == ENOENT && access(program.c_str(), F_OK) == 0;
+  return exists ? " (the file is there, but not the interpreter that it names)" : "";
+}
+
 std::string describe(const StepFailure& failure, const RankSpec& spec) {
   const std::string why = std::string(": ") + strerror(failure.error);
   switch (failure.step) {
-    case Step::streams: return "connecting its streams" + why;
+    // fcntl() calls a number beyond the limit an invalid argument.
+    case Step::streams: return "connecting its streams" + (failure.error == EINVAL ? kTooFewDescriptors : why);
     case Step::session: return "making its session" + why;
     case Step::cpus: return "binding it to cpus " + list_of(spec.cpus) + why;
     case Step::memory: return "binding it to memory nodes " + list_of(spec.memory_nodes) + why;
     case Step::folder: return "entering folder '" + spec.working_dir + "'" + why;
-    case Step::exec: return "executing '" + spec.argv[0] + "'" + why;
+    case Step::exec: return "executing '" + spec.argv[0] + "'" + why + exec_remedy(failure.error, spec.argv[0]);
   }
   return "starting it" + why;
 }
@@ -163,7 +179,10 @@ struct Pipe {
 // Only our end is non-blocking: the flag belongs to the end, and programs expect blocking streams.
 Result<Pipe> make_pipe() {
   int fds[2];
-  if (pipe2(fds, O_CLOEXEC) < 0) return system_error("pipe", errno);
+  if (pipe2(fds, O_CLOEXEC) < 0) {
+    if (errno == EMFILE) return unavailable("pipe" + kTooFewDescriptors);
+    return system_error("pipe", errno);
+  }
   fcntl(fds[0], F_SETFL, O_NONBLOCK);
   return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
@@ -201,6 +220,14 @@ bool is_program(const std::string& path) {
 
 }  // namespace
 
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max) return;
+  const rlimit before = limit;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) == 0) descriptors_before = before;
+}
+
 Result<std::string> find_program(const std::string& program, const std::string& path) {
   if (program.find('/') != std::string::npos) return program;
   std::istringstream folders(path);
@@ -213,7 +240,7 @@ Result<std::string> find_program(const std::string& program, const std::string& 
 
 Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd) {
   const auto path = spec.env.find("PATH");
-  const auto program = find_program(spec.argv[0], path == spec.env.end() ? "/usr/bin:/bin" : path->second);
+  const auto program = find_program(spec.argv[0], path == spec.env.end() ? kDefaultPath : path->second);
   if (!program) return program.error();
   auto output = make_pipe(), errors = make_pipe(), report = make_pipe();
   for (const auto* pipe : {&output, &errors, &report}) {
@@ -238,6 +265,7 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int
   plan.report = report->write.get();
   plan.control = control_fd;
   plan.beat = beat_fd;
+  plan.descriptors = descriptors_before;
 
   // No handler of the agent's may run in the child: it would write into the agent's event loop.
   sigset_t all, before;

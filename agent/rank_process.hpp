@@ -19,9 +19,16 @@
 
 namespace mds::agent {
 
+/// Where programs are looked for when PATH is not set.
+inline constexpr const char* kDefaultPath = "/usr/bin:/bin";
+
 /// Numbers under which a rank finds its control socket and heartbeat page; above what shells and launchers use.
 inline constexpr int kRankControlFd = 100;
 inline constexpr int kRankBeatFd = 101;
+
+/// Raises this process's soft limit on open descriptors to the hard one: each rank takes seven of them, and the usual
+/// 1024 would do for 140 ranks. Ranks start with the limit of before. Call once, before the first rank.
+void raise_descriptor_limit();
 
 /// The agent's ends of a child that has been forked. All descriptors are close-on-exec, the pipes non-blocking.
 struct RankProcess {

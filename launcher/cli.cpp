@@ -213,10 +213,10 @@ const std::vector<ExitCode>& exit_codes() {
   static const std::vector<ExitCode> codes{
       {0, "The job finished."},
       {1, "The job failed; its first cause is printed and in report.json."},
-      {2, "The command line or the job file is wrong."},
+      {2, "The command line, the job file, the data or a checkpoint to start from is wrong."},
       {3, "The job cannot be placed or does not fit; the message says what would."},
       {4, "Agents could not be started."},
-      {75, "Stopped with a checkpoint, to be queued again (time limit, preemption)."},
+      {75, "Stopped with a checkpoint, to be queued again (time limit, preemption). Not yet in this version."},
       {128, "Ended by signal n after a clean stop."},
   };
   return codes;

@@ -26,11 +26,13 @@ std::string one_line(const json& object) {
 
 // --- the file -------------------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<EventLog>> EventLog::create(const std::string& path, const SupervisorConfig& config) {
+Result<std::unique_ptr<EventLog>> EventLog::create(const std::string& path, const SupervisorConfig& config,
+                                                   TimePoint begin) {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) return unavailable("cannot create " + path + ": " + std::strerror(errno));
   std::unique_ptr<EventLog> log(new EventLog(fd, path));
-  if (Status s = log->write_line(one_line({{"version", kVersion}, {"config", to_json(config)}})); !s) return s.error();
+  const json first{{"version", kVersion}, {"config", to_json(config)}, {"begin_us", begin.count()}};
+  if (Status s = log->write_line(one_line(first)); !s) return s.error();
   return log;
 }
 

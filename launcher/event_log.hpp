@@ -22,8 +22,10 @@ namespace mds::launcher {
 /// Not thread-safe.
 class EventLog {
  public:
-  /// Creates the file (mode 0600; never opens an existing one) and writes the configuration. Errors: unavailable.
-  static Result<std::unique_ptr<EventLog>> create(const std::string& path, const SupervisorConfig& config);
+  /// Creates the file (mode 0600; never opens an existing one) and writes the configuration, and where on this host's
+  /// monotonic clock the events' times begin to count: by it they compare with what others say. Errors: unavailable.
+  static Result<std::unique_ptr<EventLog>> create(const std::string& path, const SupervisorConfig& config,
+                                                  TimePoint begin = TimePoint{0});
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
   ~EventLog();

@@ -44,7 +44,10 @@ Result<std::unique_ptr<Head>> Head::open(HeadOptions options, HeadObserver obser
 
 Status Head::open_parts() {
   boost::system::error_code ec;
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) signals_.add(signal, ec);
+  for (const int signal : {SIGINT, SIGTERM}) signals_.add(signal, ec);
+  struct sigaction hangup {};  // under nohup the run is to outlive its terminal
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) signals_.add(SIGHUP, ec);
   if (ec) return internal("cannot catch signals: " + ec.message());
   auto backend = make_backend(options_.backend, io_, options_.backend_options,
                               [this](int node, const std::string& how) { on_process_ended(node, how); });
@@ -59,7 +62,8 @@ Status Head::open_parts() {
                                         [this](std::shared_ptr<agent::Channel> c) { on_channel(std::move(c)); });
   if (!listener) return listener.error();
   listener_ = std::move(*listener);
-  auto log = EventLog::create(options_.backend_options.run_folder + "/events.jsonl", options_.supervisor);
+  const auto begin = std::chrono::duration_cast<TimePoint>(started_.time_since_epoch());
+  auto log = EventLog::create(options_.backend_options.run_folder + "/events.jsonl", options_.supervisor, begin);
   if (!log) return log.error();
   log_ = std::move(*log);
   return {};

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "agent/rank_process.hpp"
 #include "launcher/job_draft.hpp"
 #include "launcher/job_nearest.hpp"
 #include "launcher/job_schema.hpp"
@@ -90,13 +91,33 @@ void resolve_data(JobDraft& draft) {
   }
 }
 
+// Of a run's folder or its checkpoints/, which users give instead of the checkpoint itself; else empty.
+std::string newest_checkpoint_below(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder / "manifest.json", error)) return "";
+  std::string newest;
+  for (const fs::path& parent : {folder, folder / "checkpoints"}) {
+    for (fs::directory_iterator at(parent, error), end; !error && at != end; at.increment(error)) {
+      const std::string path = at->path().string();
+      if (fs::exists(at->path() / "manifest.json", error) && path > newest) newest = path;
+    }
+  }
+  return newest;
+}
+
 void resolve_checkpoint(JobDraft& draft) {
   std::string& load = draft.job.trainer.checkpoint.load;
   if (load.empty() || draft.is_bad("checkpoint.load")) return;
-  load = fs::absolute(load).lexically_normal().string();
   std::error_code error;
+  load = fs::absolute(load, error).lexically_normal().string();
   if (!fs::is_directory(load, error)) {
-    draft.report("checkpoint.load", "checkpoint.load: there is no folder " + load);
+    return draft.report("checkpoint.load", "checkpoint.load: there is no folder " + load);
+  }
+  const fs::path real = fs::canonical(load, error);  // runs/latest points elsewhere as soon as this run begins
+  if (!error) load = real.string();
+  if (const std::string inside = newest_checkpoint_below(load); !inside.empty()) {
+    draft.report("checkpoint.load",
+                 "checkpoint.load: " + load + " is not a checkpoint but holds some; give one, e.g. " + inside);
   }
 }
 
@@ -131,7 +152,8 @@ void resolve_payload(JobDraft& draft) {
   const std::string& program = job.payload.front();
   const auto own_path = job.env.find("PATH");
   const char* user_path = std::getenv("PATH");
-  const std::string folders = own_path != job.env.end() ? own_path->second : user_path ? user_path : "";
+  const std::string inherited = user_path ? user_path : agent::kDefaultPath;
+  const std::string folders = own_path != job.env.end() ? own_path->second : inherited;
   const bool found = program.find('/') != std::string::npos ? is_program(program) : in_path(program, folders);
   if (!found)
     draft.report("payload.command", "payload.command: there is no program '" + program + "' (or it is not executable)");

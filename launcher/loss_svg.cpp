@@ -105,7 +105,7 @@ class Plot {
   double px(double step) const { return kLeft + (step - x_.low) / (x_.high - x_.low) * kPlotWidth; }
   double py(double loss) const { return kTop + (y_.high - loss) / (y_.high - y_.low) * kPlotHeight; }
 
-  std::string grid() const {
+  std::string grid(const std::string& unit) const {
     std::string svg;
     const int digits = std::max(0, static_cast<int>(-std::floor(std::log10(y_.tick) + 1e-9)));
     for (int i = 0; y_.low + i * y_.tick <= y_.high + y_.tick / 2; ++i) {
@@ -123,8 +123,8 @@ class Plot {
                   kWidth - kRight);
     svg += format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">step</text>\n", kLeft + kPlotWidth / 2,
                   kHeight - 14);
-    svg += format("<text transform=\"translate(20 %.1f) rotate(-90)\" text-anchor=\"middle\">loss (nats per token)"
-                  "</text>\n", kTop + kPlotHeight / 2);
+    svg += format("<text transform=\"translate(20 %.1f) rotate(-90)\" text-anchor=\"middle\">", kTop + kPlotHeight / 2);
+    svg += "loss (" + escaped(unit) + ")</text>\n";
     return svg;
   }
 
@@ -148,7 +148,7 @@ constexpr double kLegendColumn = 158;
 
 }  // namespace
 
-std::string loss_svg(const MetricsHistory& history, const std::string& title) {
+std::string loss_svg(const MetricsHistory& history, const std::string& title, const std::string& unit) {
   Curve train, validation;
   for (const auto& [step, m] : history.steps()) {
     const double x = static_cast<double>(step);
@@ -169,11 +169,12 @@ std::string loss_svg(const MetricsHistory& history, const std::string& title) {
 
   std::string svg = format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
-      "font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#333\">\n"
-      "<style>.grid{stroke:#e3e3e3}.axis{stroke:#555;fill:none}</style>\n"
+      "font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\" font-size=\"13\" "
+      "fill=\"#475569\">\n"
+      "<style>.grid{stroke:#e2e8f0}.axis{stroke:#94a3b8;fill:none}</style>\n"
       "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", kWidth, kHeight, kWidth, kHeight);
-  svg += format("<text x=\"%.1f\" y=\"28\" font-size=\"17\" font-weight=\"bold\">", kLeft) + escaped(title) +
-         "</text>\n" + plot.grid();
+  svg += format("<text x=\"%.1f\" y=\"28\" font-size=\"17\" font-weight=\"bold\" fill=\"#0f172a\">", kLeft) +
+         escaped(title) + "</text>\n" + plot.grid(unit);
 
   double x = kLeft + 2;
   for (const int64_t step : history.resumed_at()) {

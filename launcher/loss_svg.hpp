@@ -7,7 +7,8 @@
 
 namespace mds::launcher {
 
-/// Empty where there are not at least two finite values. A pure function: equal history, equal text.
-std::string loss_svg(const MetricsHistory& history, const std::string& title);
+/// Empty where there are not at least two finite values. Pure: equal history, equal text. `unit` is a loss's.
+std::string loss_svg(const MetricsHistory& history, const std::string& title,
+                     const std::string& unit = "nats per token");
 
 }  // namespace mds::launcher

@@ -7,6 +7,7 @@
 
 #include "launcher/event_log.hpp"
 #include "launcher/run.hpp"
+#include "launcher/view.hpp"
 
 namespace mds::launcher {
 
@@ -59,25 +60,29 @@ std::string outcome_sentence(const RunReport& report) {
 
 std::vector<Suggestion> suggestions(const RunReport& report) {
   std::vector<Suggestion> next;
-  const std::string& job = report.job_argument;
-  if (job.empty()) return next;
+  if (report.job_argument.empty()) return next;
+  const std::string program = shell_word(report.program), job = shell_word(report.job_argument);
+  const std::string folder = shell_word(report.shown_folder);
   const bool finished = report.state.exit_code == kExitFinished;
   if (!finished) {
     if (report.runs_trainer && !report.state.checkpoint.empty()) {
-      next.push_back({report.program + " " + job + " --set checkpoint.load=" + report.folder + "/checkpoints/" +
+      next.push_back({program + " " + job + " --set checkpoint.load=" + folder + "/checkpoints/" +
                           report.state.checkpoint, "go on from the newest checkpoint"});
     }
-    next.push_back({"less " + report.folder + "/logs/rank-*.log", "all that the ranks said"});
+    const bool any_rank = report.state.exit_code != kExitNoAgents;
+    next.push_back({"less " + folder + (any_rank ? "/logs/rank-*.log" : "/logs/node-*.log"),
+                    any_rank ? "all that the ranks said" : "all that the agents said"});
     return next;
   }
   if (report.runs_trainer && report.steps > 1 && !report.kill_asked) {
     const int victim = std::min(3, report.ranks - 1);
-    next.push_back({report.program + " " + job + " --kill-rank " + std::to_string(victim) + "@" +
+    next.push_back({program + " " + job + " --kill-rank " + std::to_string(victim) + "@" +
                         std::to_string(report.steps / 2), "kill a rank half way and watch the recovery"});
   }
-  next.push_back({report.program + " plan --explain " + job, "which rank sits where, and why"});
+  next.push_back({program + " plan --explain " + job, "which rank sits where, and why"});
   if (report.tensorboard) {
-    next.push_back({"tensorboard --logdir " + report.folder + "/tensorboard", "the curves in a browser"});
+    next.push_back({"tensorboard --logdir " + folder + "/tensorboard",
+                    "the curves in a browser, if TensorBoard is installed"});
   }
   return next;
 }
@@ -135,15 +140,13 @@ RunSummary summarize(const RunReport& report, const MetricsHistory& history) {
     fact("steps", std::to_string(*step) + (report.steps > 0 ? " of " + std::to_string(report.steps) : ""));
   }
   if (const auto loss = history.last_loss()) fact("loss", number(*loss));
-  if (const auto loss = history.last_validation_loss()) fact("validation loss", number(*loss) + " nats per token");
+  if (const auto loss = history.last_validation_loss()) fact("validation loss", number(*loss) + " " + report.loss_unit);
   if (const auto speed = mean_tokens_per_second(history)) fact("speed", human_count(*speed) + " tokens/s");
   if (report.state.restarts > 0) fact("restarts", std::to_string(report.state.restarts));
-  if (!report.state.checkpoint.empty()) {
-    fact("checkpoint", report.folder + "/checkpoints/" + report.state.checkpoint);
-  }
-  if (report.has_loss_curve) fact("loss curve", report.folder + "/loss.svg");
-  fact("placement", report.folder + "/placement.svg");
-  fact("logs", report.folder + "/logs");
+  fact("run folder", report.shown_folder);
+  std::string inside = report.state.checkpoint.empty() ? "" : "checkpoints/" + report.state.checkpoint + ", ";
+  if (report.has_loss_curve) inside += "loss.svg, ";
+  fact("in it", inside + "placement.svg, logs/");
   summary.next = suggestions(report);
   return summary;
 }

@@ -20,6 +20,8 @@ struct RunReport {
   std::string name;                        ///< of the job
   std::string run;                         ///< of the folder
   std::string folder;
+  std::string shown_folder;                ///< as people read it: relative if below the working folder
+  std::string loss_unit = "nats per token";
   std::string program;                     ///< mdslaunch as typed, so that suggestions can be pasted
   std::string job_argument;                ///< the job file as typed
   bool runs_trainer = true;

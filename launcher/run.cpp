@@ -181,11 +181,22 @@ std::string program_as_typed() {
   return std::getline(words, word, '\0') && !word.empty() ? word : "mdslaunch";
 }
 
+/// A path below the working folder without that folder.
+std::string as_seen_from_here(const std::string& path) {
+  std::error_code ec;
+  const std::string here = std::filesystem::current_path(ec).string() + "/";
+  return !ec && path.rfind(here, 0) == 0 ? path.substr(here.size()) : path;
+}
+
 RunReport begin_report(const Job& job, const RunOptions& options, const Prepared& run) {
   RunReport report;
   report.name = job.name;
   report.run = run.folder.id();
   report.folder = run.folder.path();
+  report.shown_folder = as_seen_from_here(report.folder);
+  const trainer::DataConfig& data = job.trainer.data;
+  const bool reads_text = data.format == trainer::DataFormat::text || data.format == trainer::DataFormat::jsonl;
+  if (reads_text && data.tokenizer == "bytes") report.loss_unit = "nats per byte";
   report.program = program_as_typed();
   report.job_argument = options.job_argument;
   report.runs_trainer = job.payload.empty();
@@ -206,15 +217,17 @@ int run_job(const Job& job, const RunOptions& options) {
   if (!run) return fail(run.error(), exit_code_of(run.error()));
 
   // Phase 2: the run folder. From here on every end leaves a report in it.
+  // Who stops reading what is shown, or a limit on file sizes, is no reason to stop: writing fails and the run goes on.
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   if (Status s = write_down(job, *run); !s) return fail(s.error(), kExitBadInput);
   RunReport report = begin_report(job, options, *run);
   View view(view_options(job, options));
-  view.begin({report.name, report.folder, report.ranks, report.nodes, layout_text(run->plan.grid), report.steps,
-              job.restart.max_restarts});
+  const std::string layout = report.runs_trainer ? layout_text(run->plan.grid) : "";
+  view.begin({report.name, report.folder, report.ranks, report.nodes, layout, report.steps, job.restart.max_restarts,
+              report.shown_folder});
   RunRecord record(job, run->folder, view, report);
 
   // Phase 3: agents, ranks, attempts, until the supervisor says that the run has ended.
-  std::signal(SIGPIPE, SIG_IGN);
   Subreaper subreaper;
   int exit_code = kExitNoAgents;
   double seconds = 0;

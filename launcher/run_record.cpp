@@ -78,13 +78,18 @@ void RunRecord::tell_news(const json& body) {
     const bool known = report_.parameters.has_value();
     report_.parameters = parameters;
     std::string text = human_count(static_cast<double>(*parameters)) + " parameters";
-    if (const auto bytes = field<double>(body, "memory_bytes")) text += ", " + human_count(*bytes) + "B on rank 0";
+    if (const auto bytes = field<double>(body, "memory_bytes")) {
+      text += ", " + human_count(*bytes) + "B of state on rank 0";
+    }
     if (!known) view_.news(text);
   }
   if (const auto bytes = field<uint64_t>(body, "memory_bytes_max")) {
     report_.memory_bytes_max[field<int>(body, "rank").value_or(0)] = *bytes;
   }
   if (const auto from = field<std::string>(body, "resumed_from")) view_.news("resumed from " + *from);
+  if (const auto damaged = field<std::string>(body, "damaged")) {
+    view_.warning(*damaged + "; the one before it is tried");
+  }
   if (const auto error = field<std::string>(body, "checkpoint_error")) {
     view_.warning("no checkpoint at step " + std::to_string(field<int64_t>(body, "step").value_or(0)) + ": " + *error +
                   "; the run goes on");
@@ -108,7 +113,7 @@ void RunRecord::write_pictures() {
   const MetricsHistory& history = metrics_.history();
   if (history.steps().empty()) return;
   warn_once(folder_.write("metrics.csv", history.csv()));
-  const std::string svg = loss_svg(history, report_.name);
+  const std::string svg = loss_svg(history, report_.name, report_.loss_unit);
   if (svg.empty()) return;
   const Status written = folder_.write("loss.svg", svg);
   report_.has_loss_curve = report_.has_loss_curve || written.ok();

@@ -49,7 +49,7 @@ void View::begin(const RunTitle& title) {
                      (title.nodes == 1 ? " node" : " nodes");
   if (!title.layout.empty()) text += " (" + title.layout + ")";
   line(text);
-  line("run folder " + title.folder);
+  line("run folder " + (title.shown_folder.empty() ? title.folder : title.shown_folder));
 }
 
 void View::event(const Event& event, const Effects& effects, const SupervisorState& state, TimePoint now) {
@@ -90,11 +90,14 @@ void View::cause(const Cause& cause) {
 }
 
 void View::next_attempt(const SupervisorState& state, TimePoint now) {
-  const std::string from = state.checkpoint.empty() ? "from the start" : "from checkpoint " + state.checkpoint;
+  const std::string from = !state.checkpoint.empty() ? " from checkpoint " + state.checkpoint
+                           : progress_.steps > 0     ? " from where the run began"
+                                                     : "";
   const std::string since = human_seconds(in_seconds(now - state.cause->at));
-  line(tinted(Tint::yellow, "restart " + std::to_string(state.restarts)) + ": all ranks start again " + from + ", " +
+  line(tinted(Tint::yellow, "restart " + std::to_string(state.restarts)) + ": all ranks start again" + from + ", " +
        since + " after the failure");
   seconds_per_step_ = tokens_per_second_ = 0;
+  progress_.seconds_left.reset();
   last_step_at_.reset();
 }
 
@@ -178,17 +181,16 @@ void View::end(const RunSummary& summary) {
   last_draw_.reset();
   const bool good = summary.exit_code == 0;
   line(tinted(good ? Tint::green : Tint::red, summary.outcome));
-  size_t name_width = 0, command_width = 0;
+  size_t name_width = 0;
   for (const auto& [name, value] : summary.facts) name_width = std::max(name_width, name.size());
   for (const auto& [name, value] : summary.facts) {
     line("  " + name + std::string(name_width - name.size() + 2, ' ') + value);
   }
   if (summary.next.empty()) return;
-  for (const Suggestion& s : summary.next) command_width = std::max(command_width, s.command.size());
-  line("what to try next:");
-  for (const Suggestion& s : summary.next) {
-    line("  " + s.command + std::string(command_width - s.command.size() + 2, ' ') +
-         tinted(Tint::dim, "# " + s.why));
+  line("what to try next");
+  for (const Suggestion& s : summary.next) {  // two lines each: a command beside its reason does not fit 80 columns
+    line("  " + s.why + ":");
+    line("    " + tinted(Tint::bold, s.command));
   }
 }
 

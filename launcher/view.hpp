@@ -34,6 +34,8 @@ std::string progress_line(const Progress& progress, int width);
 std::string human_seconds(double seconds);
 /// "950", "12.3 k", "1.25 M".
 std::string human_count(double value);
+/// As a shell reads it back: quoted where it must be.
+std::string shell_word(const std::string& word);
 
 struct ViewOptions {
   bool json = false;
@@ -54,9 +56,10 @@ struct RunTitle {
   std::string layout;                           ///< "tensor 2 x data 2"; empty for payloads
   int64_t steps = 0;                            ///< 0: unknown
   int max_restarts = 0;
+  std::string shown_folder{};                   ///< the folder as people read it; empty: as it is
 };
 
-/// A line under "what to try next".
+/// A command under "what to try next".
 struct Suggestion {
   std::string command;
   std::string why;

@@ -22,7 +22,7 @@ std::string bar(double fraction, int columns) {
   return "[" + std::string(done, '=') + std::string(inside - done, ' ') + "]";
 }
 
-constexpr int kBarColumns = 22;
+constexpr int kBarColumns = 22, kBarColumnsMin = 10;
 
 }  // namespace
 
@@ -34,6 +34,14 @@ std::string human_seconds(double seconds) {
   if (whole < 3600) return format("%d min %02d s", static_cast<int>(whole / 60), static_cast<int>(whole % 60));
   const int64_t minutes = (whole + 30) / 60;
   return format("%lld h %02d min", static_cast<long long>(minutes / 60), static_cast<int>(minutes % 60));
+}
+
+std::string shell_word(const std::string& word) {
+  constexpr const char* kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./=:,@%+";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
 }
 
 std::string human_count(double value) {
@@ -70,6 +78,11 @@ std::string progress_line(const Progress& p, int width) {
     return text;
   };
   std::string text = join();
+  const int excess = static_cast<int>(text.size()) - width;
+  if (total_known && width > 0 && excess > 0 && excess <= kBarColumns - kBarColumnsMin) {  // first the bar shrinks
+    parts[1].text = bar(static_cast<double>(p.step) / static_cast<double>(p.steps), kBarColumns - excess);
+    text = join();
+  }
   while (width > 0 && static_cast<int>(text.size()) > width && parts.size() > 1) {
     const auto least = std::max_element(parts.begin(), parts.end(),
                                         [](const Part& a, const Part& b) { return a.importance < b.importance; });

@@ -44,7 +44,7 @@ Status check_fit(const Cluster& cluster, const PlacementRequest& request) {
       if (note.find("GPU") != std::string::npos) problem += "(" + note + ") ";
     }
     const size_t fitting = request.nodes_share_machine ? machine.gpus.size() / nodes : machine.gpus.size();
-    if (fitting == 0) return infeasible(problem + "use devices = \"cpu\" or fewer nodes");
+    if (fitting == 0) return infeasible(problem + (machine.gpus.empty() ? "use devices = \"cpu\"" : "use fewer nodes"));
     return infeasible(problem + "use at most gpus_per_node = " + std::to_string(fitting));
   }
   return {};

@@ -16,6 +16,13 @@
 namespace mds::launcher {
 
 std::optional<Job> load_job(const Arguments& arguments, int& exit_code) {
+  std::error_code gone;
+  [[maybe_unused]] const auto here = std::filesystem::current_path(gone);
+  if (gone) {
+    std::fprintf(stderr, "mdslaunch: the working folder is not there any more; change to another one\n");
+    exit_code = kExitBadInput;
+    return std::nullopt;
+  }
   std::vector<std::string> overrides = arguments.values("set");
   if (arguments.has("nodes")) overrides.push_back("job.nodes=" + arguments.value("nodes"));
   if (arguments.has("output-dir")) overrides.push_back("job.output_dir=" + toml_string(arguments.value("output-dir")));

@@ -8,6 +8,7 @@
 #include "launcher/commands/job_arguments.hpp"
 #include "launcher/job_nearest.hpp"
 #include "launcher/plan_cluster.hpp"
+#include "launcher/view.hpp"
 
 namespace mds::launcher {
 namespace {
@@ -23,18 +24,14 @@ Result<KillRank> parse_kill_rank(const std::string& text, const Job& job) {
     return bad_input("--kill-rank " + text + " is not R@STEP with a rank from 0 to " + std::to_string(world - 1) +
                      ", e.g. 1@100");
   }
+  const int64_t steps = job.trainer.training.steps;
+  if (job.payload.empty() && step > steps) {
+    return bad_input("--kill-rank " + text + " would never happen: the job ends at step " + std::to_string(steps));
+  }
   KillRank kill;
   kill.rank = rank;
   kill.step = step;
   return kill;
-}
-
-std::string shell_word(const std::string& word) {
-  constexpr const char* kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./=:,@%+";
-  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
 }
 
 void print_rank(const agent::RankSpec& spec, const std::string& host) {

@@ -3,7 +3,9 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -186,12 +188,37 @@ TEST_CASE("a start that fails names its step", "[rank]") {
   RankSpec text = shell_rank(0, "");
   text.argv = {folder.path() + "/text"};
   CHECK(failure(text).find("Permission denied") != std::string::npos);
+  chmod(text.argv[0].c_str(), 0700);
+  CHECK(failure(text).find("Exec format error (a script needs a first line") != std::string::npos);
+  std::ofstream(text.argv[0]) << "#!/no/such/interpreter\n";
+  CHECK(failure(text).find("not the interpreter that it names") != std::string::npos);
   RankSpec elsewhere = shell_rank(0, "");
   elsewhere.working_dir = folder.path() + "/nowhere";
   CHECK(failure(elsewhere) == "entering folder '" + folder.path() + "/nowhere': No such file or directory");
   RankSpec unbindable = shell_rank(0, "");
   unbindable.cpus = {100'000};
   CHECK(failure(unbindable).find("binding it to cpus 100000: ") == 0);
+}
+
+TEST_CASE("the limit on descriptors is raised for the agent alone, and named when too low", "[rank]") {
+  rlimit original{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &original) == 0);
+  const auto set_soft = [&](rlim_t soft) {
+    const rlimit limit{soft, original.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  };
+  set_soft(120);  // below the numbers that a rank's own descriptors have on their way
+  const Ended ended = run(shell_rank(0, ""));
+  REQUIRE(ended.report.failure);
+  CHECK(ended.report.failure->message.find("connecting its streams: too many open files") == 0);
+
+  set_soft(300);
+  raise_descriptor_limit();
+  rlimit raised{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &raised) == 0);
+  CHECK(raised.rlim_cur == original.rlim_max);
+  CHECK(run(shell_rank(0, "ulimit -n")).output == "300\n");
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &original) == 0);
 }
 
 TEST_CASE("a rank that was just started takes milliseconds at most", "[rank]") {

@@ -59,6 +59,8 @@ def job_files(launcher):
     run = launcher.run(launcher.job(harness.small_job().replace("hidden_size", "hiden_size").replace("lr =", "l_r =")))
     harness.check("hiden_size" in run.errors and "l_r" in run.errors, f"not every problem at once: {run.everything()}")
     verdict(launcher.run(launcher.job(harness.small_job()), "--set", "training.stepz=1"), "--set", [2], ["stepz"])
+    verdict(launcher.run(launcher.job(harness.small_job()), "--kill-rank", "0@99"), "--kill-rank", [2], ["step 4"])
+    verdict(launcher.run(launcher.job(harness.small_job()), "--set", "data.split=[1, 0, 0]"), "no validation", [0])
     verdict(launcher.run(launcher.work / "nothing.toml"), "no job file", [2], ["nothing.toml"])
     verdict(launcher.run("--no-such-option", launcher.job("")), "option", [2], ["no-such-option"])
 
@@ -199,6 +201,9 @@ def checkpoints(launcher, rng):
     for name, (file, change) in CHECKPOINTS.items():
         attempt(name, file, change, [2])
     attempt("of another model", None, None, [2], "--set", "model.hidden_size=32")
+    attempt("beyond the last step", None, None, [2], "--set", "training.steps=1")
+    folder = launcher.run(launcher.job(harness.small_job()), "--set", f"checkpoint.load={good.folder}")
+    verdict(folder, "a run folder as checkpoint", [2], [str(source)])
     missing = launcher.run(launcher.job(harness.small_job()), "--set", "checkpoint.load=/no/such/checkpoint")
     verdict(missing, "checkpoint missing", [2], ["/no/such/checkpoint"])
     for _ in range(4):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import sys
 
@@ -72,7 +73,10 @@ def killed_rank(launcher):
 def restarts_within_the_budget(launcher):
     """A rank that fails twice and then works: two restarts, the third attempt finishes the job."""
     clear_daemon_marks(launcher)
-    script = "echo attempt $TORCHELASTIC_RESTART_COUNT; [ $RANK != 2 ] || [ $TORCHELASTIC_RESTART_COUNT = 2 ]"
+    for mark in launcher.work.rglob("said-*"):
+        mark.unlink()
+    script = ("n=$TORCHELASTIC_RESTART_COUNT; echo attempt $n; touch said-$RANK-$n; "
+              "while [ ! -e said-0-$n ]; do sleep 0.01; done; [ $RANK != 2 ] || [ $n = 2 ]")
     path = job(launcher, script, restarts=2)
     run = launcher.run(path).expect(0)
     harness.check([f"attempt {n}" in run.log(0) for n in range(3)] == [True] * 3, f"log of rank 0: {run.log(0)}")
@@ -116,8 +120,47 @@ def process_killed(launcher, program, which, code):
     print(f"  all gone {launcher.wait_until_gone(SECONDS_TO_CLEAR) * 1e3:.0f} ms later")
 
 
+def simple_job(launcher, script):
+    return launcher.job('[job]\nname = "simple"\ndevices = "cpu"\nnodes = 1\nranks_per_node = 2\n'
+                        f'[payload]\ncommand = ["sh", "-c", {json.dumps(script)}]\n')
+
+
+def reader_gone(launcher):
+    """`mdslaunch ... | head -1`: the run is worth more than its display."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = launcher.start(simple_job(launcher, "echo hello"), preexec_fn=lambda: os.dup2(writer, 1))
+    os.close(writer)
+    run = launcher.finish(process, timeout=30).expect(0)
+    harness.check(run.report()["outcome"] == "finished", "no report")
+
+
+def hangup_under_nohup(launcher):
+    process = launcher.start(simple_job(launcher, "touch up-$RANK; sleep 1"),
+                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    harness.wait_for(lambda: any(launcher.work.rglob("up-*")), 20, "a rank")
+    process.send_signal(signal.SIGHUP)
+    launcher.finish(process, timeout=30).expect(0)
+
+
+def stopped_rank(launcher):
+    """A rank that has stopped itself hears of the end all the same, long before it would be killed."""
+    process = launcher.start(simple_job(launcher, "touch stopped-$RANK; kill -STOP $$; sleep 100"))
+    harness.wait_for(lambda: len(list(launcher.work.rglob("stopped-*"))) == 2, 20, "both ranks")
+    process.send_signal(signal.SIGINT)
+    launcher.finish(process, timeout=20).expect(130)
+
+
+def small_limits(launcher):
+    """No file may grow: an end with a message, not by SIGXFSZ."""
+    run = launcher.finish(launcher.start(simple_job(launcher, "true"), preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (512, 512))), timeout=30).expect(2)
+    harness.check("File too large" in run.errors, f"no reason: {run.everything()}")
+
+
 def test(launcher, arguments):
     cases = [(finished_by_itself,), (failing_rank,), (killed_rank,), (restarts_within_the_budget,), (program_missing,),
+             (reader_gone,), (hangup_under_nohup,), (stopped_rank,), (small_limits,),
              (signalled, signal.SIGINT), (signalled, signal.SIGTERM), (signalled, signal.SIGHUP),
              (process_killed, "mdslaunch", "head", None), (process_killed, "mdsagent", "agent", 1),
              (process_killed, "mdsagent", "guard", 1)]

@@ -15,7 +15,8 @@ ranks_per_node = 2
 [payload]
 command = ["true"]
 """
-WANTED = ["bin/mdslaunch", "bin/mdsagent", "share/man/man1/mdslaunch.1", "share/bash-completion/completions/mdslaunch",
+WANTED = ["bin/mdslaunch", "bin/mdsagent", "share/man/man1/mdslaunch.1", "share/man/man1/mdsagent.1",
+          "share/bash-completion/completions/mdslaunch",
           "share/zsh/site-functions/_mdslaunch", "share/fish/vendor_completions.d/mdslaunch.fish",
           "share/doc/mds/examples/quickstart.toml"]
 

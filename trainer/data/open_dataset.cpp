@@ -118,8 +118,10 @@ Result<std::unique_ptr<Dataset>> open_one(const std::string& path, const Request
   Result<OpenSource> open = open_source(path, request);
   if (!open) return open.error();
   if (open->first >= open->last) {
-    return bad_input(path + ": data.split leaves nothing of its " + std::to_string(open->source->document_count()) +
-                     " documents for " + kSplitNames[static_cast<size_t>(request.split)] +
+    const bool text = request.data.format == DataFormat::text;  // its documents are those of the split alone
+    const std::string of_them = text ? "" : " of its " + std::to_string(open->source->document_count()) + " documents";
+    return bad_input(path + ": data.split leaves nothing" + of_them + " for " +
+                     kSplitNames[static_cast<size_t>(request.split)] +
                      "; give it a larger share or more data");
   }
   Result<SampleOrder> order = SampleOrder::make(*open->source, open->first, open->last, samples, request.seq_len,

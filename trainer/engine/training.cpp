@@ -85,7 +85,8 @@ Status Training::open_data() {
                      " samples, but the run needs " + std::to_string(sizes.train) +
                      "; add data or lower training.steps");
   }
-  if (evaluated == 0) return {};
+  const std::vector<double>& split = config_.data.split;
+  if (evaluated == 0 || split.size() < 2 || split[1] == 0) return {};  // none was wanted
   auto validation = open(Split::validation);
   if (!validation) return validation.error();
   if ((*validation)->size() < shape_.global_batch_size()) {
@@ -125,9 +126,17 @@ Status Training::initial_weights() {
 
 Status Training::resume() {
   auto resumed = resume_training(config_.checkpoint, *optimizer_, context_.groups.host_world(),
-                                 [this](const std::string& line) { say(line + "; trying the one before it"); });
+                                 [this](const std::string& line) {
+                                   say(line + "; trying the one before it");
+                                   // Should this not get through, the next report will not either, and says so.
+                                   (void)report({{"damaged", line}});
+                                 });
   if (!resumed) return resumed.error();
   if (!*resumed) return {};
+  if ((*resumed)->meta.step > config_.training.steps) {
+    return bad_input("checkpoint " + (*resumed)->checkpoint + " is of step " + std::to_string((*resumed)->meta.step) +
+                     ", beyond training.steps = " + std::to_string(config_.training.steps) + "; raise training.steps");
+  }
   const CheckpointMeta& meta = (*resumed)->meta;
   step_ = saved_step_ = meta.step;
   consumed_samples_ = meta.consumed_samples;

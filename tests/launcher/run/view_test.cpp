@@ -85,6 +85,8 @@ TEST_CASE("view: the progress line fits every width and keeps the most important
     if (width >= 26) CHECK(cut.find("loss 2.3457") != std::string::npos);
     CHECK(cut.find('\n') == std::string::npos);
   }
+  CHECK(progress_line({.step = 150, .steps = 300, .loss = 2.5, .tokens_per_second = 7470.0, .seconds_left = 5.5}, 79) ==
+        "step 150/300  [=======        ]  50 %  loss 2.5000  7.47 k tokens/s  5.5 s left");
   CHECK(progress_line({.step = 7}, 80) == "step 7");
   CHECK(progress_line({.step = 3, .steps = 4}, 0) == "step 3/4  75 %");
   CHECK(progress_line({.step = 4, .steps = 4, .seconds_left = 0.0}, 0) == "step 4/4  100 %");
@@ -97,6 +99,8 @@ TEST_CASE("view: numbers have units that people read") {
   CHECK(human_seconds(200) == "3 min 20 s");
   CHECK(human_seconds(3725) == "1 h 02 min");
   CHECK(human_seconds(-1) == "?");
+  CHECK(shell_word("runs/a-1") == "runs/a-1");
+  CHECK(shell_word("my job's.toml") == "'my job'\\''s.toml'");
   CHECK(human_count(950) == "950");
   CHECK(human_count(12345) == "12.3 k");
   CHECK(human_count(1.25e6) == "1.25 M");
@@ -167,6 +171,23 @@ TEST_CASE("view: colours only where they are wanted") {
     CHECK((screen.out.find("\033[3") != std::string::npos) == color);
     CHECK(screen.out.find("job: 4 ranks on 2 nodes (tensor 2 x data 2)") == (color ? std::string::npos : 0));
   }
+}
+
+TEST_CASE("view: the end has facts in columns and commands on lines of their own") {
+  Screen screen;
+  View view = screen.view(false);
+  view.begin({"job", "/here/runs/job", 1, 1, "", 10, 3, "runs/job"});
+  view.end({.exit_code = 0, .outcome = "job finished in 2.0 s", .facts = {{"loss", "2.5"}, {"run folder", "runs/job"}},
+            .next = {{"mdslaunch plan job.toml", "which rank sits where"}}, .report_json = "{}"});
+  CHECK(screen.out ==
+        "job: 1 rank on 1 node\n"
+        "run folder runs/job\n"
+        "job finished in 2.0 s\n"
+        "  loss        2.5\n"
+        "  run folder  runs/job\n"
+        "what to try next\n"
+        "  which rank sits where:\n"
+        "    mdslaunch plan job.toml\n");
 }
 
 TEST_CASE("view: the first cause names host, rank, signal and the last lines") {

@@ -127,6 +127,7 @@ TEST_CASE("a killed and resumed run ends like an undisturbed one", "[engine][tra
     const JobResult again = run_job(config);
     REQUIRE(again.error == "");
     CHECK(again.values<std::string>("resumed_from") == std::vector<std::string>{"step-00000004"});
+    CHECK(again.values<std::string>("damaged").size() == 1);
     CHECK(again.values("validation_loss") == undisturbed.values("validation_loss"));
   }
 }
