@@ -141,7 +141,9 @@ TEST_CASE("session, streams, signals and descriptors are the rank's own", "[rank
   sigprocmask(SIG_SETMASK, &before, nullptr);
 
   CHECK(status_line(status, "SigBlk") == "0000000000000000");
-  CHECK(status_line(status, "SigIgn") == "0000000000000000");
+  // 32 and 33 are the C library's own: its posix_spawn (make's way) leaves them ignored; no program can ask for them.
+  constexpr uint64_t kLibrarySignals = uint64_t{3} << 31;
+  CHECK((std::stoull(status_line(status, "SigIgn"), nullptr, 16) & ~kLibrarySignals) == 0);
   std::map<std::string, std::string> targets;
   std::istringstream lines(fds);
   for (std::string line; std::getline(lines, line);) {

@@ -14,33 +14,41 @@ OWN_CHOICE = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "GROUP_RANK"}
 # Of torchrun's elastic store and its error files, which torchrun alone serves.
 TORCHRUN_ONLY = {"TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE", "TORCHELASTIC_SIGNALS_TO_HANDLE",
                  "TORCH_NCCL_ASYNC_ERROR_HANDLING", "ROLE_NAME", "PYTHONUNBUFFERED", "LAUNCH_TEST_MARK"}
-PRINT = "import json,os; print('ENV', json.dumps(dict(os.environ)), flush=True)"
-JOB = f"""
+# Each rank writes a file of its own: lines of several processes in one pipe may run into each other.
+WRITE = "import json,os,sys; json.dump(dict(os.environ), open(sys.argv[1] + '/' + os.environ['RANK'], 'w'))"
+JOB = """
 [job]
 name = "environment"
 devices = "cpu"
-nodes = {NODES}
-ranks_per_node = {RANKS}
+nodes = {nodes}
+ranks_per_node = {ranks}
 [payload]
-command = {json.dumps([sys.executable, "-c", PRINT])}
+command = {command}
 """
 
 
-def environments(text):
+def command(folder):
+    folder.mkdir()
+    return [sys.executable, "-c", WRITE, str(folder)]
+
+
+def environments(folder):
     """By global rank."""
-    found = [json.loads(line.split("ENV ", 1)[1]) for line in text.splitlines() if "ENV {" in line]
-    return {int(environment["RANK"]): environment for environment in found}
+    return {int(path.name): json.loads(path.read_text()) for path in folder.iterdir()}
 
 
 def under_torchrun(launcher):
     """Two torchrun agents, as a user starts them on two nodes."""
-    port = free_port()
+    port, folder = free_port(), launcher.work / "torchrun"
+    words = command(folder)
     plain = {key: value for key, value in launcher.environment().items() if key != "OMP_NUM_THREADS"}
     agents = [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nnodes", str(NODES), "--node-rank",
                                 str(node), "--nproc-per-node", str(RANKS), "--master-addr", "127.0.0.1",
-                                "--master-port", str(port), "--max-restarts", "3", "--no-python", sys.executable, "-c",
-                                PRINT], env=plain, text=True, stdout=subprocess.PIPE) for node in range(NODES)]
-    return environments("".join(agent.communicate(timeout=100)[0] for agent in agents))
+                                "--master-port", str(port), "--max-restarts", "3", "--no-python", *words], env=plain)
+              for node in range(NODES)]
+    for agent in agents:
+        agent.wait(timeout=100)
+    return environments(folder)
 
 
 def free_port():
@@ -52,8 +60,9 @@ def free_port():
 
 def test(launcher, arguments):
     theirs = under_torchrun(launcher)
-    run = launcher.run(launcher.job(JOB)).expect(0)
-    ours = environments("".join(run.log(rank) for rank in range(NODES * RANKS)))
+    folder = launcher.work / "mdslaunch"
+    launcher.run(launcher.job(JOB.format(nodes=NODES, ranks=RANKS, command=json.dumps(command(folder))))).expect(0)
+    ours = environments(folder)
     every_rank = list(range(NODES * RANKS))
     harness.check(sorted(theirs) == sorted(ours) == every_rank, f"ranks {sorted(theirs)} and {sorted(ours)}")
     for rank, environment in theirs.items():

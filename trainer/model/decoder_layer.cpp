@@ -91,7 +91,9 @@ at::Tensor SelfAttention::forward(const at::Tensor& x, const PositionTables& pos
   saved.qkv = qkv_.forward(region_.gather(x));
   rotate(saved.qkv, positions, /*inverse=*/false);
   const at::Tensor context = kernels::causal_attention(split(saved.qkv, positions), saved.core);
-  saved.context = context.permute({2, 0, 1, 3}).reshape({saved.qkv.size(0), x.size(1), heads_ * head_dim_});
+  // Each fused operation has a layout of its own for its output; some leave a view that no matrix product takes.
+  saved.context =
+      context.permute({2, 0, 1, 3}).reshape({saved.qkv.size(0), x.size(1), heads_ * head_dim_}).contiguous();
   at::Tensor y = region_.reduce(output_.forward(saved.context));
   output_bias_.forward(y);
   return y;
