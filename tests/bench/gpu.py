@@ -27,7 +27,7 @@ def layout(tensor=1, pipeline=1, more=()):
     return [word for key in sets for word in ("--set", key)]
 
 
-RECOMPUTE = ("training.recompute=full",)
+RECOMPUTE = ("training.recompute=selective",)
 LAYOUTS = {           # name -> (GPUs, job, arguments)
     "1b": (1, "llama-1b", []),
     "8b-tp2": (2, "llama-8b", layout(tensor=2)),
