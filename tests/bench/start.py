@@ -154,7 +154,8 @@ def write(path, tables):
 
 
 def test(launcher, arguments):
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release().partition("-")[0]}, {time.strftime('%Y-%m-%d')}"
+    kernel = platform.release().partition("-")[0]
+    machine = f"{os.cpu_count()} cores, {platform.system()} {kernel}, {time.strftime('%Y-%m-%d')}"
     lines = [f"{machine}; medians of {arguments.runs} runs taking turns, fastest and slowest in brackets.", ""]
     lines += start_table(launcher, arguments.runs) + [""] + recovery_table(launcher, max(3, arguments.runs // 2))
     tables = "\n".join(lines) + "\n"
