@@ -44,6 +44,7 @@ Result<Placement> place(const Cluster& cluster, const PlacementRequest& request)
 nlohmann::json to_json(const Placement& placement, const Cluster& cluster);
 
 /// A picture of nodes, packages, cores and GPUs coloured by TP/PP/DP group, as an SVG document.
+/// Requires at least one rank.
 std::string placement_svg(const Cluster& cluster, const Placement& placement, const RankGrid& grid);
 
 }  // namespace mds::topology
