@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 
 #include "agent/bootstrap.hpp"
 #include "agent/node_agent.hpp"
+#include "agent/node_lock.hpp"
 
 namespace mds::agent {
 namespace {
@@ -26,6 +28,7 @@ namespace {
 namespace asio = boost::asio;
 
 constexpr std::chrono::seconds kBootstrapTimeout{60};
+constexpr std::chrono::seconds kNodeLockPatience{15};
 
 void complain(const std::string& text) { std::fprintf(stderr, "mdsagent: %s\n", text.c_str()); }
 
@@ -55,6 +58,10 @@ Result<Bootstrap> read_bootstrap() {
   if (!line) return line.error();
   auto bootstrap = bootstrap_from_line(*line);
   OPENSSL_cleanse(line->data(), line->size());
+  if (bootstrap) {
+    const Status settled = settle_node(*bootstrap, std::getenv(bootstrap->node_from.c_str()));
+    if (!settled) return settled.error();
+  }
   return bootstrap;
 }
 
@@ -85,40 +92,29 @@ class Program {
         mark_(*guard.mark),
         logger_(make_logger(bootstrap)),
         guard_(io_, guard.guard_pidfd.release()),
-        terminate_(io_, SIGTERM) {}
+        door_(std::move(guard.door)),
+        terminate_(io_, SIGTERM, SIGUSR1) {}
 
   int run() {
     guard_.async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
       if (error) return;
-      if (!agent_) return leave(kExitHeadLost);
       agent_->lose_guard();
     });
     watch_terminate();
-    Channel::connect(io_, bootstrap_.head_address, bootstrap_.head_port, bootstrap_.credentials, {},
-                     [this](Result<std::shared_ptr<Channel>> channel) { on_connected(std::move(channel)); });
+    agent_.emplace(io_, bootstrap_, mark_, *logger_, [this](int code) { leave(code); });
+    agent_->start();
     io_.run();
     logger_->info("exit code {}", exit_code_);
     return exit_code_;
   }
 
  private:
-  void on_connected(Result<std::shared_ptr<Channel>> channel) {
-    if (!channel) {
-      complain(channel.error().message);
-      logger_->error("{}", channel.error().message);
-      return leave(kExitNoHead);
-    }
-    logger_->info("node {}: connected to {}", bootstrap_.node, (*channel)->peer());
-    const NodeAgent::Options options{bootstrap_.node, bootstrap_.discover};
-    agent_.emplace(io_, *std::move(channel), options, mark_, *logger_, [this](int code) { leave(code); });
-    agent_->start();
-  }
-
   void watch_terminate() {
-    terminate_.async_wait([this](boost::system::error_code error, int) {
+    terminate_.async_wait([this](boost::system::error_code error, int signal) {
       if (error) return;
       watch_terminate();
-      if (!agent_) return leave(kExitTerminated);
+      if (bootstrap_.signals_to_head) return agent_->notice(signal);
+      if (signal == SIGUSR1) return;
       agent_->terminate();
     });
   }
@@ -133,6 +129,7 @@ class Program {
   std::shared_ptr<spdlog::logger> logger_;
   asio::io_context io_{1};
   asio::posix::stream_descriptor guard_;
+  UniqueFd door_;
   asio::signal_set terminate_;
   std::optional<NodeAgent> agent_;
   int exit_code_ = kExitHeadLost;
@@ -145,6 +142,14 @@ int run_agent_program(GuardLink guard) {
   if (!bootstrap) {
     complain(bootstrap.error().message);
     return kExitBadBootstrap;
+  }
+  if (bootstrap->lifeline) {
+    const std::string name = "mds-" + job_to_hex(bootstrap->credentials.job) + "-" + std::to_string(bootstrap->node);
+    if (Status locked = take_node_lock(guard.door.get(), name, kNodeLockPatience); !locked) {
+      complain(locked.error().message);
+      return kExitNoHead;
+    }
+    if (write(guard.to_guard.get(), &kWatchLifeline, 1) != 1) complain("the guard does not listen");
   }
   return Program(*bootstrap, std::move(guard)).run();
 }

@@ -7,6 +7,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kNodeMax = 1 << 20;
+
 Result<std::string> text_field(const json& object, const char* name) {
   const auto at = object.find(name);
   if (at == object.end() || !at->is_string() || at->get_ref<const std::string&>().empty()) {
@@ -24,16 +26,43 @@ Result<int64_t> integer_field(const json& object, const char* name, int64_t leas
   return at->get<int64_t>();
 }
 
+Result<bool> flag_field(const json& object, const char* name) {
+  const auto at = object.find(name);
+  if (at == object.end()) return false;
+  if (!at->is_boolean()) return bad_input(std::string("bootstrap: ") + name + ": true or false is expected");
+  return at->get<bool>();
+}
+
+/// [[first, last], ...]
+Result<std::vector<std::pair<int, int>>> node_ranges(const json& object) {
+  std::vector<std::pair<int, int>> ranges;
+  const auto at = object.find("nodes");
+  if (at == object.end()) return ranges;
+  const Error wrong = bad_input("bootstrap: nodes: ranges [first, last] of nodes are expected");
+  if (!at->is_array()) return wrong;
+  for (const json& range : *at) {
+    const auto is_node = [](const json& n) { return n.is_number_integer() && n >= 0 && n <= kNodeMax; };
+    if (!range.is_array() || range.size() != 2 || !is_node(range[0]) || !is_node(range[1])) return wrong;
+    ranges.emplace_back(range[0].get<int>(), range[1].get<int>());
+    if (ranges.back().second < ranges.back().first) return wrong;
+  }
+  return ranges;
+}
+
 }  // namespace
 
 std::string to_line(const Bootstrap& bootstrap) {
-  const json object = {{"head_address", bootstrap.head_address},
-                       {"head_port", bootstrap.head_port},
-                       {"job", job_to_hex(bootstrap.credentials.job)},
-                       {"key", bootstrap.credentials.key.hex()},
-                       {"node", bootstrap.node},
-                       {"run_folder", bootstrap.run_folder},
-                       {"discover", bootstrap.discover}};
+  json object = {{"head_address", bootstrap.head_address},
+                 {"head_port", bootstrap.head_port},
+                 {"job", job_to_hex(bootstrap.credentials.job)},
+                 {"key", bootstrap.credentials.key.hex()},
+                 {"node", bootstrap.node},
+                 {"run_folder", bootstrap.run_folder},
+                 {"discover", bootstrap.discover}};
+  if (!bootstrap.node_from.empty()) object["node_from"] = bootstrap.node_from;
+  if (!bootstrap.nodes.empty()) object["nodes"] = bootstrap.nodes;
+  if (bootstrap.lifeline) object["lifeline"] = true;
+  if (bootstrap.signals_to_head) object["signals_to_head"] = true;
   return object.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace) + "\n";
 }
 
@@ -44,7 +73,7 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
   const auto port = integer_field(object, "head_port", 1, 65535);
   const auto job_text = text_field(object, "job");
   const auto key_text = text_field(object, "key");
-  const auto node = integer_field(object, "node", 0, 1 << 20);
+  const auto node = integer_field(object, "node", 0, kNodeMax);
   const auto run_folder = text_field(object, "run_folder");
   for (const auto* field : {&address, &job_text, &key_text, &run_folder}) {
     if (!*field) return field->error();
@@ -56,16 +85,41 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
   if (!job) return job.error().within("bootstrap: job");
   const auto key = JobKey::from_hex(*key_text);
   if (!key) return key.error().within("bootstrap: key");
-  const auto discover = object.find("discover");
-  if (discover != object.end() && !discover->is_boolean()) {
-    return bad_input("bootstrap: discover: true or false is expected");
+  const auto node_from = object.contains("node_from") ? text_field(object, "node_from") : Result<std::string>("");
+  if (!node_from) return node_from.error();
+  const auto nodes = node_ranges(object);
+  if (!nodes) return nodes.error();
+  const auto discover = flag_field(object, "discover");
+  const auto lifeline = flag_field(object, "lifeline");
+  const auto signals_to_head = flag_field(object, "signals_to_head");
+  for (const auto* field : {&discover, &lifeline, &signals_to_head}) {
+    if (!*field) return field->error();
   }
   return Bootstrap{.head_address = *address,
                    .head_port = static_cast<uint16_t>(*port),
                    .credentials = {*job, *key},
                    .node = static_cast<int>(*node),
                    .run_folder = *run_folder,
-                   .discover = discover != object.end() && discover->get<bool>()};
+                   .discover = *discover,
+                   .node_from = *node_from,
+                   .nodes = *nodes,
+                   .lifeline = *lifeline,
+                   .signals_to_head = *signals_to_head};
+}
+
+Status settle_node(Bootstrap& bootstrap, const char* place) {
+  if (bootstrap.node_from.empty()) return {};
+  const std::string digits = place ? place : "";
+  const bool number = digits.find_first_not_of("0123456789") == std::string::npos;
+  const bool valid = number && !digits.empty() && digits.size() <= 7;
+  if (!valid) return bad_input("bootstrap: the environment's " + bootstrap.node_from + " is no number");
+  int left = std::stoi(digits);
+  for (const auto& [first, last] : bootstrap.nodes) {
+    const int count = last - first + 1;
+    if (left < count) return bootstrap.node = first + left, Status{};
+    left -= count;
+  }
+  return bad_input("bootstrap: there is no node for " + bootstrap.node_from + "=" + digits);
 }
 
 }  // namespace mds::agent

@@ -13,10 +13,15 @@ namespace mds::agent {
 struct GuardLink {
   UniqueFd guard_pidfd;          ///< readable when the guard has died
   ProcessMark* mark = nullptr;   ///< in memory shared with the guard; lives as long as both
+  UniqueFd door;                 ///< shared with the guard: agent/node_lock.hpp
+  UniqueFd to_guard;             ///< kWatchLifeline, written here, makes the guard watch standard input
 };
 
+/// From then on the end of standard input ends the agent and everything below it, even an agent that hangs.
+inline constexpr char kWatchLifeline = 'W';
+
 /// Forks; runs `agent` in the child, whose result is its exit code, and guards it here. Both are child subreapers.
-/// SIGTERM is passed on to the agent. Returns in both processes the exit code for main: the agent's, or 128+n when
+/// SIGTERM and SIGUSR1 are passed on. Returns in both processes the exit code for main: the agent's, or 128+n when
 /// signal n has ended it. When the guard returns, nothing that descends from the agent is left.
 int run_guarded(const std::function<int(GuardLink)>& agent);
 

@@ -13,6 +13,20 @@ const char* to_string(MessageType type) {
     case MessageType::ranks_stopped: return "ranks_stopped";
     case MessageType::heartbeat: return "heartbeat";
     case MessageType::start_failed: return "start_failed";
+    case MessageType::notice: return "notice";
+    case MessageType::serving: return "serving";
+    case MessageType::up: return "up";
+    case MessageType::detached: return "detached";
+    case MessageType::join: return "join";
+    case MessageType::serve: return "serve";
+    case MessageType::attached: return "attached";
+    case MessageType::down: return "down";
+    case MessageType::pulse: return "pulse";
+    case MessageType::rejoin: return "rejoin";
+    case MessageType::stacks: return "stacks";
+    case MessageType::stacks_ask: return "stacks_ask";
+    case MessageType::control: return "control";
+    case MessageType::control_reply: return "control_reply";
     case MessageType::start: return "start";
     case MessageType::stop_ranks: return "stop_ranks";
     case MessageType::exchange_result: return "exchange_result";
@@ -27,6 +41,27 @@ const char* to_string(MessageType type) {
     case MessageType::rank_stop: return "rank_stop";
   }
   return "unknown";
+}
+
+bool is_counted(MessageType type) {
+  switch (type) {
+    case MessageType::rank_started:
+    case MessageType::rank_exited:
+    case MessageType::progress:
+    case MessageType::exchange_put:
+    case MessageType::ranks_stopped:
+    case MessageType::start_failed:
+    case MessageType::notice:
+    case MessageType::start:
+    case MessageType::stop_ranks:
+    case MessageType::exchange_result:
+    case MessageType::checkpoint_now:
+    case MessageType::kill_rank:
+    case MessageType::goodbye:
+      return true;
+    default:
+      return false;
+  }
 }
 
 bool is_known(MessageType type) { return to_string(type) != std::string("unknown"); }

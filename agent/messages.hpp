@@ -20,7 +20,9 @@ namespace mds::agent {
 /// Names are the protocol's words; the body of each is the JSON object said beside it (encoded as CBOR).
 enum class MessageType : uint16_t {
   // agent -> head
-  hello = 1,          ///< {node, host, pid, protocol, topology?: machine}; the first message on a connection
+  hello = 1,          ///< {node, host, pid, protocol, topology?: machine}; the first message on a connection.
+                      ///< When the connection was lost before: {..., again: true, received: counted messages so far}.
+                      ///< An agent that takes a child in adds {parent: its own node}
   rank_started = 2,   ///< {rank, pid, notes?: [text]}; its program runs
   rank_exited = 3,    ///< {rank, pid, exit_code?, signal?, core_dumped, tail: [line], ns: monotonic time of detection}
   output = 4,         ///< {rank, lines: [line], dropped?: count}
@@ -29,6 +31,12 @@ enum class MessageType : uint16_t {
   ranks_stopped = 7,  ///< {} answer to stop_ranks: every process of the ranks (and their descendants) is gone
   heartbeat = 8,      ///< {ranks: [{rank, beats, step? (if beats > 0), beat_age_ms}]}
   start_failed = 9,   ///< {rank, message}: exec or set-up of a rank failed
+  notice = 10,        ///< {signal}: the cluster's own software has sent SIGTERM or SIGUSR1 (Bootstrap::signals_to_head)
+  stacks = 11,        ///< {id, ranks: [{rank, processes: [...]}], error?}: see agent/stack_reader.cpp
+  // agent -> its parent in the tree of agents (agent/child_relay.hpp), on the way to the head
+  serving = 12,       ///< {address, port} answer to serve; {error} where it cannot listen
+  up = 13,            ///< {items: [[node, type, attempt, body: CBOR bytes]]}: what agents below have said
+  detached = 14,      ///< {}, only as an item of `up`: that node's connection to its parent has ended
   // head -> agent
   start = 32,            ///< NodeStart; its attempt is above all earlier ones and no rank is left
   /// {grace_ms, drain_ms?}: TERM, KILL grace_ms later. With drain_ms > 0 ranks that said rank_hello are first asked by
@@ -38,6 +46,16 @@ enum class MessageType : uint16_t {
   checkpoint_now = 35,   ///< {}
   kill_rank = 36,        ///< {rank, signal}: fault injection
   goodbye = 37,          ///< {}: end of the job; the agent kills what is left and leaves with exit code 0
+  stacks_ask = 38,       ///< {id}: answered by stacks
+  join = 39,             ///< {address, port}: answer to hello: say it there instead
+  serve = 40,            ///< {}: listen, others will join you
+  attached = 41,         ///< {received}: answer to a hello that says `again`: how many counted messages came from you
+  down = 42,             ///< {to: [node], type, body: CBOR bytes}: a message to each of these nodes
+  pulse = 43,            ///< {}: from a parent that is an agent, once a second
+  rejoin = 44,           ///< {}: from a parent that is an agent and has found the head again: say hello once more
+  // someone with the job's key, such as `mdslaunch status` on another node <-> head
+  control = 48,          ///< a request of launcher/control.hpp; may be the first message on a connection
+  control_reply = 49,
   // rank <-> agent, over the control socket
   rank_hello = 64,       ///< {pid}
   rank_progress = 65,    ///< as progress
@@ -46,6 +64,10 @@ enum class MessageType : uint16_t {
   rank_checkpoint_now = 68,
   rank_stop = 69,        ///< {}: leave at the next step boundary, with a checkpoint
 };
+
+/// Messages between an agent and the head that must arrive exactly once, also when the connection is made anew: both
+/// sides count them (agent/replay.hpp). The others may be lost with a connection.
+bool is_counted(MessageType type);
 
 /// "unknown" for a number that is no type.
 const char* to_string(MessageType type);

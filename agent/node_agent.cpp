@@ -4,13 +4,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 #include <utility>
 
 #include <boost/asio/steady_timer.hpp>
 #include <spdlog/spdlog.h>
 
+#include "agent/child_relay.hpp"
+#include "agent/parent_link.hpp"
 #include "agent/rank_group.hpp"
+#include "agent/rank_stacks.hpp"
+#include "topology/read/discover.hpp"
 #include "topology/cluster.hpp"
 
 namespace mds::agent {
@@ -25,6 +30,7 @@ constexpr size_t kOutputQueueBytesMax = 8u << 20;   // beyond, output waits for 
 constexpr size_t kExchangeNameBytesMax = 256;
 constexpr size_t kExchangeValueBytesMax = 1u << 20;
 constexpr milliseconds kTerminateGrace{5'000};
+constexpr milliseconds kLastChildrenLimit{3'000};
 constexpr milliseconds kStopTimeMax{24 * 3600 * 1000};
 
 std::string host_name() {
@@ -58,14 +64,16 @@ bool is_exchange(const json& body) {
 }  // namespace
 
 struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
-  Impl(asio::io_context& i, std::shared_ptr<Channel> c, const Options& o, ProcessMark& mark, spdlog::logger& l,
-       std::function<void(int)> leave)
-      : io(i), channel(std::move(c)), options(o), log(l), on_leave(std::move(leave)), heartbeat(i),
+  Impl(asio::io_context& i, const Bootstrap& b, ProcessMark& mark, spdlog::logger& l, std::function<void(int)> leave)
+      : io(i), node(b.node), discover(b.discover), log(l), on_leave(std::move(leave)), heartbeat(i),
+        last_children(i), link(i, b, link_events()), relay(i, b.node, b.credentials, relay_events()),
         ranks(i, mark, rank_events()) {}
 
+  ParentLink::Events link_events();
+  ChildRelay::Events relay_events();
   RankGroup::Events rank_events();
   void send(MessageType type, const json& body = json::object());
-  void say_hello();
+  json hello() const;
   void beat();
 
   void on_message(const Message& message);
@@ -73,16 +81,20 @@ struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
   void on_stop_ranks(const Message& message);
   void on_exchange_result(const Message& message);
   void on_kill_rank(const Message& message);
+  void on_stacks_ask(const Message& message);
   void on_rank_exchange(int rank, const json& body);
   void on_stopped();
 
   void break_off(const std::string& what);
   void leave(int exit_code, const StopTimes& times);
+  void leave_after_children();
+  void close_link();
   void report_leave();
+  void lose_head(const Error& error);
 
   asio::io_context& io;
-  std::shared_ptr<Channel> channel;
-  Options options;
+  const int node;
+  const bool discover;
   spdlog::logger& log;
   std::function<void(int)> on_leave;
   asio::steady_timer heartbeat;
@@ -92,21 +104,50 @@ struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
   uint64_t stale_count = 0;
   bool stop_asked = false;              // by the head: it gets ranks_stopped
   std::optional<int> exit_code;         // set: leaving
+  bool was_connected = false;
+  bool is_closing = false;
+  asio::steady_timer last_children;     // until they count as gone
+  ParentLink link;
+  ChildRelay relay;
   RankGroup ranks;
 };
 
 // ------------------------------------------------------------------------------------------------------- to the head
 
-void NodeAgent::Impl::send(MessageType type, const json& body) {
-  if (!channel->is_open()) return;  // A1 is under way
-  if (Status sent = channel->send(type, attempt, body); !sent) {
-    log.error("{} not sent: {}", to_string(type), sent.error().message);
-  }
+ParentLink::Events NodeAgent::Impl::link_events() {
+  ParentLink::Events events;
+  events.on_first_connection = [this] {
+    was_connected = true;
+    log.info("node {}: connected", node);
+    beat();
+  };
+  events.unwrap = [this](const Message& message) { return relay.pass_down(message); };
+  events.on_message = [this](const Message& message) { on_message(message); };
+  events.on_again = [this] { relay.rejoin(); };
+  events.on_lost = [this](const Error& error) { lose_head(error); };
+  events.on_note = [this](const std::string& text) { log.warn("{}", text); };
+  return events;
 }
 
-void NodeAgent::Impl::say_hello() {
-  json body = {{"node", options.node}, {"host", host_name()}, {"pid", getpid()}, {"protocol", kProtocolVersion}};
-  if (options.discover) {
+ChildRelay::Events NodeAgent::Impl::relay_events() {
+  ChildRelay::Events events;
+  events.send_up = [this](MessageType type, const json& body) { send(type, body); };
+  events.queued_up = [this] { return link.queued_bytes(); };
+  events.on_childless = [this] {
+    if (exit_code && !ranks.is_busy()) close_link();
+  };
+  events.on_note = [this](const std::string& text) { log.warn("{}", text); };
+  return events;
+}
+
+void NodeAgent::Impl::send(MessageType type, const json& body) {
+  // Nobody knows that a node lives when its heartbeats wait behind megabytes of output.
+  link.send(type, attempt, body, type == MessageType::heartbeat ? Priority::urgent : Priority::normal);
+}
+
+json NodeAgent::Impl::hello() const {
+  json body = {{"node", node}, {"host", host_name()}, {"pid", getpid()}, {"protocol", kProtocolVersion}};
+  if (discover) {
     const auto machine = topology::discover_machine();
     if (machine) {
       body["topology"] = topology::to_json(*machine);
@@ -114,7 +155,7 @@ void NodeAgent::Impl::say_hello() {
       log.error("topology not discovered: {}", machine.error().message);
     }
   }
-  send(MessageType::hello, body);
+  return body;
 }
 
 void NodeAgent::Impl::beat() {
@@ -126,7 +167,9 @@ void NodeAgent::Impl::beat() {
       list.push_back({{"rank", beat.rank}, {"beats", beat.beats}, {"beat_age_ms", beat.age.count()}});
       if (beat.beats > 0) list.back()["step"] = beat.step;
     }
-    self->send(MessageType::heartbeat, {{"ranks", std::move(list)}});
+    json body = {{"ranks", std::move(list)}};
+    self->relay.add_heartbeats(body);
+    self->send(MessageType::heartbeat, body);
     self->beat();
   });
 }
@@ -157,7 +200,7 @@ RankGroup::Events NodeAgent::Impl::rank_events() {
     if (batch.dropped > 0) body["dropped"] = batch.dropped;
     send(MessageType::output, body);
   };
-  events.may_output = [this] { return channel->queued_bytes() < kOutputQueueBytesMax; };
+  events.may_output = [this] { return link.queued_bytes() < kOutputQueueBytesMax; };
   events.on_progress = [this](int rank, json body) {
     body["rank"] = rank;
     send(MessageType::progress, body);
@@ -191,6 +234,8 @@ void NodeAgent::Impl::on_message(const Message& message) {
     case MessageType::exchange_result: return on_exchange_result(message);
     case MessageType::checkpoint_now: return ranks.ask_for_checkpoint();
     case MessageType::kill_rank: return on_kill_rank(message);
+    case MessageType::stacks_ask: return on_stacks_ask(message);
+    case MessageType::serve: return relay.serve(link.local_address());
     case MessageType::goodbye:
       log.info("goodbye");
       return leave(kExitGoodbye, {});
@@ -243,14 +288,64 @@ void NodeAgent::Impl::on_kill_rank(const Message& message) {
   log.info("signal {} to rank {}{}", *signal, *rank, sent ? "" : ": it does not run");
 }
 
+/// A rank is often a shell or a Python that has started others: all that descends from it is read.
+void NodeAgent::Impl::on_stacks_ask(const Message& message) {
+  std::vector<pid_t> pids;
+  std::vector<std::pair<int, std::vector<pid_t>>> of_rank;
+  for (const auto& [rank, pid] : ranks.pids()) {
+    std::vector<pid_t> family{pid};
+    for (const ProcessEntry& entry : descendants(pid)) family.push_back(entry.pid);
+    pids.insert(pids.end(), family.begin(), family.end());
+    of_rank.emplace_back(rank, std::move(family));
+  }
+  const json id = message.body.value("id", json(0));
+  if (pids.empty()) return send(MessageType::stacks, {{"id", id}, {"ranks", json::array()}});
+  read_stacks(io, pids, [self = shared_from_this(), id, of_rank = std::move(of_rank)](Result<json> result) {
+    json list = json::array();
+    if (!result) {
+      return self->send(MessageType::stacks, {{"id", id}, {"ranks", list}, {"error", result.error().message}});
+    }
+    for (const auto& [rank, family] : of_rank) {
+      json processes = json::array();
+      for (const json& process : *result) {
+        const pid_t pid = process.value("pid", 0);
+        if (std::find(family.begin(), family.end(), pid) != family.end()) processes.push_back(process);
+      }
+      list.push_back({{"rank", rank}, {"processes", std::move(processes)}});
+    }
+    self->send(MessageType::stacks, {{"id", id}, {"ranks", std::move(list)}});
+  });
+}
+
 // ------------------------------------------------------------------------------------------------------------ leaving
 
 void NodeAgent::Impl::on_stopped() {
   log.info("nothing is left of attempt {}", attempt);
   if (std::exchange(stop_asked, false)) send(MessageType::ranks_stopped);
-  if (!exit_code) return;
-  if (!channel->is_open()) return report_leave();
-  channel->close();  // on_closed leaves
+  if (exit_code) leave_after_children();
+}
+
+/// Children have been told to leave, too, and by way of this agent: it stays until they have gone.
+void NodeAgent::Impl::leave_after_children() {
+  if (*exit_code != kExitGoodbye || !relay.has_children()) return close_link();
+  last_children.expires_after(kLastChildrenLimit);
+  last_children.async_wait([self = shared_from_this()](boost::system::error_code error) {
+    if (!error) self->close_link();
+  });
+}
+
+void NodeAgent::Impl::close_link() {
+  if (std::exchange(is_closing, true)) return;
+  last_children.cancel();
+  if (!link.is_open()) return report_leave();
+  link.close([this] { report_leave(); });
+}
+
+void NodeAgent::Impl::lose_head(const Error& error) {
+  log.error("head lost: {}", error.message);
+  if (!was_connected) std::fprintf(stderr, "mdsagent: %s\n", error.message.c_str());
+  if (exit_code && !ranks.is_busy()) return report_leave();
+  leave(was_connected ? kExitHeadLost : kExitNoHead, {});
 }
 
 void NodeAgent::Impl::report_leave() {
@@ -267,26 +362,24 @@ void NodeAgent::Impl::leave(int code, const StopTimes& times) {
   ranks.stop(times);
 }
 
-NodeAgent::NodeAgent(asio::io_context& io, std::shared_ptr<Channel> channel, const Options& options, ProcessMark& mark,
-                     spdlog::logger& logger, std::function<void(int exit_code)> on_leave)
-    : impl_(std::make_shared<Impl>(io, std::move(channel), options, mark, logger, std::move(on_leave))) {}
+NodeAgent::NodeAgent(asio::io_context& io, const Bootstrap& bootstrap, ProcessMark& mark, spdlog::logger& logger,
+                     std::function<void(int exit_code)> on_leave)
+    : impl_(std::make_shared<Impl>(io, bootstrap, mark, logger, std::move(on_leave))) {}
 
 NodeAgent::~NodeAgent() = default;
 
 void NodeAgent::start() {
-  const auto on_closed = [impl = impl_.get()](Status status) {
-    if (impl->exit_code && !impl->ranks.is_busy()) return impl->report_leave();
-    impl->log.error("head lost: {}", status.ok() ? "closed" : status.error().message);
-    impl->leave(kExitHeadLost, {});
-  };
-  impl_->channel->start([impl = impl_.get()](Message message) { impl->on_message(message); }, on_closed);
-  impl_->say_hello();
-  impl_->beat();
+  impl_->link.start([impl = impl_.get()] { return impl->hello(); });
 }
 
 void NodeAgent::terminate() {
   impl_->log.info("terminated by signal");
   impl_->leave(kExitTerminated, {milliseconds(0), kTerminateGrace});
+}
+
+void NodeAgent::notice(int signal) {
+  impl_->log.info("signal {}, left to the head", signal);
+  impl_->send(MessageType::notice, {{"signal", signal}});
 }
 
 void NodeAgent::lose_guard() {

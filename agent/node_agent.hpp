@@ -1,8 +1,8 @@
 // Node agent: what the head says becomes ranks that run and stop; what ranks do becomes messages to the head.
 //
 // Invariants
-//   A1  Without a head there are no ranks: when the connection ends, for whatever reason, all are killed and the agent
-//       leaves.
+//   A1  Without a head there are no ranks: when the way to it is lost for good (agent/parent_link.hpp), all are killed
+//       and the agent leaves.
 //   A2  A message of an earlier attempt changes nothing; it is counted.
 //   A3  The agent leaves only after its RankGroup has said that nothing is left.
 //
@@ -15,8 +15,8 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include "agent/bootstrap.hpp"
 #include "agent/process_tree.hpp"
-#include "agent/secure_channel.hpp"
 
 namespace spdlog {
 class logger;
@@ -33,21 +33,18 @@ inline constexpr int kExitTerminated = 128 + 15;
 
 class NodeAgent {
  public:
-  struct Options {
-    int node = 0;
-    bool discover = false;                     ///< send the machine's topology with hello
-  };
-
   /// `mark` and `logger` outlive this. `on_leave` is called once with the exit code, when nothing is left to do.
-  NodeAgent(boost::asio::io_context& io, std::shared_ptr<Channel> channel, const Options& options, ProcessMark& mark,
-            spdlog::logger& logger, std::function<void(int exit_code)> on_leave);
+  NodeAgent(boost::asio::io_context& io, const Bootstrap& bootstrap, ProcessMark& mark, spdlog::logger& logger,
+            std::function<void(int exit_code)> on_leave);
   ~NodeAgent();
 
-  /// Says hello and begins to obey.
+  /// Connects, says hello and begins to obey.
   void start();
 
   /// Stops the ranks (TERM, KILL after 5 s) and leaves with kExitTerminated.
   void terminate();
+  /// Tells the head of a signal that the cluster's own software sent.
+  void notice(int signal);
   /// The guard has died: kills the ranks and leaves with kExitHeadLost.
   void lose_guard();
 

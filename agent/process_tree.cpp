@@ -72,6 +72,26 @@ void ProcessMark::set(const std::string& run_id, const std::string& node) {
   ready_.store(true, std::memory_order_release);
 }
 
+void ProcessMark::expect_container(const std::vector<std::string>& cleanup) {
+  size_t at = 0;
+  for (const std::string& text : cleanup) {
+    if (at + text.size() + 2 > sizeof cleanup_) {
+      at = 0;  // half a command would be another one
+      break;
+    }
+    std::memcpy(cleanup_ + at, text.c_str(), text.size() + 1);
+    at += text.size() + 1;
+  }
+  cleanup_[at] = '\0';
+  container_.store(true, std::memory_order_release);
+}
+
+std::vector<std::string> ProcessMark::cleanup() const {
+  std::vector<std::string> texts;
+  for (const char* at = cleanup_; expects_container() && *at; at += texts.back().size() + 1) texts.emplace_back(at);
+  return texts;
+}
+
 bool ProcessMark::matches(const std::string& environ) const {
   return is_set() && has_entry(environ, run_) && has_entry(environ, node_);
 }

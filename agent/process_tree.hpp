@@ -28,15 +28,25 @@ class ProcessMark {
   /// Empty or over-long texts leave the mark unset: nothing is marked.
   void set(const std::string& run_id, const std::string& node);
   /// No process has the entries any more, and none can come to have them before the next set().
-  void clear() { ready_.store(false, std::memory_order_release); }
+  void clear() {
+    ready_.store(false, std::memory_order_release);
+    container_.store(false, std::memory_order_release);
+  }
   bool is_set() const { return ready_.load(std::memory_order_acquire); }
+  /// The ranks are in a container, which ends by itself when the agent has gone: the guard leaves its processes some
+  /// time for that, and runs `cleanup` (empty: nothing) if it has to kill them.
+  void expect_container(const std::vector<std::string>& cleanup);
+  bool expects_container() const { return container_.load(std::memory_order_acquire); }
+  std::vector<std::string> cleanup() const;
+
   /// Is `environ`, as read from /proc, one with both entries?
   bool matches(const std::string& environ) const;
 
  private:
-  std::atomic<bool> ready_{false};
+  std::atomic<bool> ready_{false}, container_{false};
   char run_[256] = {};
   char node_[64] = {};
+  char cleanup_[2048] = {};  // texts, each with its '\0', an empty one at the end
 };
 
 /// Descendants of process `root`, from one pass over /proc.

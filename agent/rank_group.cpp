@@ -12,6 +12,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "agent/node_container.hpp"
 #include "agent/rank_link.hpp"
 #include "agent/shared_beat.hpp"
 
@@ -26,6 +27,7 @@ namespace {
 
 constexpr milliseconds kOutputDelay{10};      // lines of this time travel together
 constexpr size_t kBatchBytes = 256u << 10;
+constexpr milliseconds kContainerPatience{3000};  // for a container to end by itself
 constexpr milliseconds kKillRetry{50};        // for processes whose end nobody tells us, or that cannot die yet
 
 struct Rank {
@@ -55,6 +57,8 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
   Impl(asio::io_context& i, ProcessMark& m, Events e)
       : io(i), mark(m), events(std::move(e)), child_signals(i, SIGCHLD), output_timer(i), stop_timer(i) {}
 
+  void launch_all(const NodeStart& start);
+  void enter_container(const NodeStart& start);
   Status launch(Rank& rank, const NodeStart& start);
   void watch_start(const std::shared_ptr<Rank>& rank);
   void watch_end(const std::shared_ptr<Rank>& rank);
@@ -73,6 +77,7 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
   void advance();
   void terminate(bool only_silent);
   void kill_all();
+  bool kill_container(bool childless);
   void finish_stop();
   bool any_lives() const;
   Rank* find(int rank);
@@ -86,6 +91,9 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
   asio::steady_timer stop_timer;
   std::vector<std::shared_ptr<Rank>> ranks;
   bool clean = true;               // nothing was forked since nothing was left
+  std::unique_ptr<NodeContainer> container;
+  bool container_runs = false;
+  std::optional<Clock::time_point> container_until;  // set once it was let go
   Phase phase = Phase::none;
   Clock::time_point term_at, kill_at;
   bool closed = false;
@@ -93,13 +101,49 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
 
 // ------------------------------------------------------------------------------------------------------ start and end
 
+void RankGroup::Impl::launch_all(const NodeStart& start) {
+  for (const auto& rank : ranks) {
+    if (Status launched = launch(*rank, start); !launched) {
+      events.on_start_failed(rank->spec.rank, launched.error().message);
+      continue;
+    }
+    watch_start(rank);
+    watch_end(rank);
+  }
+}
+
+// One container for all ranks, which are forked from here and enter it.
+void RankGroup::Impl::enter_container(const NodeStart& start) {
+  const auto& env = start.ranks[0].env;
+  const auto value = [&](const char* name) { return env.count(name) ? env.at(name) : std::string("0"); };
+  const std::string name =
+      "mds-" + value("MDS_RUN_ID") + "-n" + value("GROUP_RANK") + "-a" + std::to_string(start.attempt);
+  clean = false;
+  container = std::make_unique<NodeContainer>(io, start.container, name, mark, [this, start](Status ready) {
+    if (closed || phase != Phase::none) return;
+    if (!ready) {
+      container.reset();
+      for (const auto& rank : ranks) events.on_start_failed(rank->spec.rank, ready.error().message);
+      return;
+    }
+    container_runs = true;
+    for (const auto& rank : ranks) {
+      const auto& image = container->session().environment();
+      rank->spec.env.insert(image.begin(), image.end());  // insert() keeps what the plan has set
+    }
+    launch_all(start);
+  });
+}
+
 Status RankGroup::Impl::launch(Rank& rank, const NodeStart& start) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return system_error("control socket", errno);
   UniqueFd ours(pair[0]), theirs(pair[1]);
   auto beat = SharedBeat::create();
   if (!beat) return beat.error();
-  auto process = start_rank_process(rank.spec, theirs.get(), beat->fd());
+  const container::Entrance outside;
+  auto process = start_rank_process(rank.spec, theirs.get(), beat->fd(),
+                                    container_runs ? container->session().entrance() : outside);
   if (!process) return process.error();
   clean = false;
   rank.state = Rank::State::starting;
@@ -302,17 +346,36 @@ void RankGroup::Impl::kill_all() {
   if (clean) return finish_stop();
   const bool childless = reap_children();
   if (phase != Phase::killing) return;  // finished from within an event
-  const auto left = childless ? marked_processes(mark) : descendants(getpid());
-  if (childless && left.empty()) {
-    mark.clear();  // the guard need not look for what has just been found not to be there
-    return finish_stop();
+  if (!container || kill_container(childless)) {
+    const auto left = childless ? marked_processes(mark) : descendants(getpid());
+    if (childless && left.empty()) {
+      mark.clear();  // the guard need not look for what has just been found not to be there
+      return finish_stop();
+    }
+    kill_processes(left);
   }
-  kill_processes(left);
   // SIGCHLD brings us back here; the timer is for strangers, whose end nobody tells us, and for forks in between.
   stop_timer.expires_after(kKillRetry);
   stop_timer.async_wait([self = shared_from_this()](error_code error) {
     if (!error && !self->closed) self->advance();
   });
+}
+
+// Lets the container end by itself, without what ranks left behind in it, and by force when it had its time. True when
+// it is gone.
+bool RankGroup::Impl::kill_container(bool childless) {
+  const bool settled = container->forget();
+  if (!container_until) container_until = Clock::now() + kContainerPatience;
+  const bool forced = Clock::now() >= *container_until;
+  if (!childless || !settled) {
+    kill_processes(forced ? descendants(getpid()) : marked_processes(mark));
+    return false;
+  }
+  if (forced) container->clean_up();
+  container.reset();
+  container_runs = false;
+  container_until.reset();
+  return true;
 }
 
 void RankGroup::Impl::finish_stop() {
@@ -353,17 +416,13 @@ void RankGroup::start(const NodeStart& start) {
     };
     impl_->mark.set(entry("MDS_RUN_ID"), entry("GROUP_RANK"));
   }
-  for (const auto& rank : impl_->ranks) {
-    if (Status launched = impl_->launch(*rank, start); !launched) {
-      impl_->events.on_start_failed(rank->spec.rank, launched.error().message);
-      continue;
-    }
-    impl_->watch_start(rank);
-    impl_->watch_end(rank);
-  }
+  if (start.container.runtime == container::Runtime::none || start.ranks.empty()) return impl_->launch_all(start);
+  impl_->enter_container(start);
 }
 
-bool RankGroup::is_busy() const { return impl_->phase != Impl::Phase::none || impl_->any_lives(); }
+bool RankGroup::is_busy() const {
+  return impl_->phase != Impl::Phase::none || impl_->any_lives() || impl_->container != nullptr;
+}
 
 void RankGroup::stop(const StopTimes& times) { impl_->begin_stop(times); }
 
@@ -382,6 +441,14 @@ void RankGroup::give_exchange_result(const std::vector<int>& ranks, const nlohma
 bool RankGroup::signal(int rank, int signal) {
   Rank* found = impl_->find(rank);
   return found && send_signal(found->pidfd.native_handle(), signal);
+}
+
+std::vector<RankGroup::RankPid> RankGroup::pids() const {
+  std::vector<RankPid> out;
+  for (const auto& rank : impl_->ranks) {
+    if (rank->state == Rank::State::running) out.push_back({rank->spec.rank, rank->pid});
+  }
+  return out;
 }
 
 std::vector<RankBeat> RankGroup::beats() {

@@ -73,6 +73,12 @@ class RankGroup {
   void give_exchange_result(const std::vector<int>& ranks, const nlohmann::json& body);
   /// False when there is no such live rank.
   bool signal(int rank, int signal);
+  struct RankPid {
+    int rank = 0;
+    pid_t pid = 0;
+  };
+  /// Of the ranks that run now.
+  std::vector<RankPid> pids() const;
   /// Of the ranks that run now.
   std::vector<RankBeat> beats();
 

@@ -22,7 +22,7 @@
 namespace mds::agent {
 namespace {
 
-enum class Step : int { streams, session, cpus, memory, folder, exec };
+enum class Step : int { streams, session, cpus, memory, container, folder, exec };
 
 // What the child writes into the report pipe: one record a failure; end of file means that exec succeeded.
 struct StepFailure {
@@ -33,7 +33,7 @@ struct StepFailure {
 // Everything that the child touches between fork and exec, made ready before: there it may not allocate.
 struct ChildPlan {
   pid_t parent = -1;
-  const char* program = nullptr;
+  std::vector<char*> programs;         // tried in turn
   std::vector<char*> argv;
   std::vector<char*> envp;
   const char* folder = nullptr;        // null: stay
@@ -41,6 +41,7 @@ struct ChildPlan {
   size_t cpus_bytes = 0;
   std::vector<unsigned long> memory;   // bits by NUMA index; empty: not bound
   int input = -1, output = -1, errors = -1, control = -1, beat = -1, report = -1;
+  container::Entrance entrance;        // invalid: stay on the host
   std::optional<rlimit> descriptors;   // the limit that the agent had before it raised its own
 };
 
@@ -61,7 +62,9 @@ void tell(const ChildPlan& plan, Step step) {
 // Async-signal-safe from here to exec. --------------------------------------------------------------------------------
 
 bool give_descriptors(ChildPlan& plan) {
-  for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat}) {
+  container::Entrance& entrance = plan.entrance;
+  for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat,
+                  &entrance.user_namespace, &entrance.mount_namespace, &entrance.root}) {
     if (*fd < 0) continue;
     const int moved = fcntl(*fd, F_DUPFD_CLOEXEC, kScratchFd);
     if (moved < 0) return false;  // where the report was, it can still be told
@@ -94,6 +97,8 @@ void reset_signals() {
   // First of all: from here on the rank cannot outlive the agent, unless the agent died before.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != plan.parent) _exit(127);
+  // Where Yama allows only ancestors to trace, the agent's stack reader (a child of the agent) may do so as well.
+  prctl(PR_SET_PTRACER, plan.parent);
   if (!give_descriptors(plan)) fail(plan, Step::streams);
   if (plan.descriptors) setrlimit(RLIMIT_NOFILE, &*plan.descriptors);
   if (setsid() < 0) fail(plan, Step::session);
@@ -106,9 +111,22 @@ void reset_signals() {
       tell(plan, Step::memory);
     }
   }
+  if (plan.entrance.valid()) {
+    errno = container::enter(plan.entrance);
+    if (errno != 0) fail(plan, Step::container);
+    // Whose credentials change forgets whose death it wanted to share.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != plan.parent) _exit(127);
+  }
   if (plan.folder && chdir(plan.folder) < 0) fail(plan, Step::folder);
   reset_signals();
-  execve(plan.program, plan.argv.data(), plan.envp.data());
+  int problem = ENOENT;
+  for (char* program : plan.programs) {
+    if (!program) break;
+    execve(program, plan.argv.data(), plan.envp.data());
+    if (errno != ENOENT && errno != ENOTDIR) problem = errno;
+  }
+  errno = problem;
   fail(plan, Step::exec);
 }
 
@@ -166,6 +184,7 @@ std::string describe(const StepFailure& failure, const RankSpec& spec) {
     case Step::session: return "making its session" + why;
     case Step::cpus: return "binding it to cpus " + list_of(spec.cpus) + why;
     case Step::memory: return "binding it to memory nodes " + list_of(spec.memory_nodes) + why;
+    case Step::container: return "entering its container" + why;
     case Step::folder: return "entering folder '" + spec.working_dir + "'" + why;
     case Step::exec: return "executing '" + spec.argv[0] + "'" + why + exec_remedy(failure.error, spec.argv[0]);
   }
@@ -213,6 +232,16 @@ std::vector<unsigned long> bits_of(const std::vector<int>& numbers) {
   return words;
 }
 
+std::vector<std::string> candidates(const std::string& program, const std::string& path) {
+  if (program.find('/') != std::string::npos) return {program};
+  std::vector<std::string> out;
+  std::istringstream folders(path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    out.push_back((folder.empty() ? "." : folder) + "/" + program);
+  }
+  return out;
+}
+
 bool is_program(const std::string& path) {
   struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && access(path.c_str(), X_OK) == 0;
@@ -230,18 +259,24 @@ void raise_descriptor_limit() {
 
 Result<std::string> find_program(const std::string& program, const std::string& path) {
   if (program.find('/') != std::string::npos) return program;
-  std::istringstream folders(path);
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string candidate = (folder.empty() ? "." : folder) + "/" + program;
+  for (const std::string& candidate : candidates(program, path)) {
     if (is_program(candidate)) return candidate;
   }
   return bad_input("no program '" + program + "' in PATH (" + path + ")");
 }
 
-Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd) {
+Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd,
+                                       const container::Entrance& entrance) {
   const auto path = spec.env.find("PATH");
-  const auto program = find_program(spec.argv[0], path == spec.env.end() ? kDefaultPath : path->second);
-  if (!program) return program.error();
+  const std::string folders = path == spec.env.end() ? kDefaultPath : path->second;
+  std::vector<std::string> programs;
+  if (entrance.valid()) {
+    programs = candidates(spec.argv[0], folders);  // only inside can be seen which of them is there
+  } else {
+    const auto program = find_program(spec.argv[0], folders);
+    if (!program) return program.error();
+    programs = {*program};
+  }
   auto output = make_pipe(), errors = make_pipe(), report = make_pipe();
   for (const auto* pipe : {&output, &errors, &report}) {
     if (!*pipe) return pipe->error();
@@ -252,7 +287,8 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int
   std::vector<std::string> argv = spec.argv, env = environment_of(spec, control_fd >= 0, beat_fd >= 0);
   ChildPlan plan;
   plan.parent = getpid();
-  plan.program = program->c_str();
+  plan.programs = pointers(programs);
+  plan.entrance = entrance;
   plan.argv = pointers(argv);
   plan.envp = pointers(env);
   plan.folder = spec.working_dir.empty() ? nullptr : spec.working_dir.c_str();

@@ -15,6 +15,7 @@
 
 #include "agent/rank_spec.hpp"
 #include "agent/unique_fd.hpp"
+#include "container/session.hpp"
 #include "topology/result.hpp"
 
 namespace mds::agent {
@@ -41,7 +42,9 @@ struct RankProcess {
 
 /// Forks the rank; its exec is reported later through `start_report`. `control_fd` and `beat_fd` (-1: none) are the
 /// rank's ends, which the caller may close afterwards. Errors: bad_input (no such program), unavailable (fork).
-Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd);
+/// With an entrance the rank enters that container before it executes its program, which is looked for inside.
+Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd,
+                                       const container::Entrance& entrance = {});
 
 struct StartReport {
   bool complete = false;            ///< exec succeeded or failed; otherwise wait for more

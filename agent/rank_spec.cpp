@@ -105,11 +105,28 @@ class Fields {
   std::optional<Error> error_;
 };
 
-json to_json(const RankSpec& spec) {
+using Environment = std::map<std::string, std::string>;
+
+/// What all ranks' environments share, which is most of it: it travels once.
+Environment shared_environment(const std::vector<RankSpec>& ranks) {
+  if (ranks.size() < 2) return {};
+  Environment shared = ranks[0].env;
+  for (const RankSpec& spec : ranks) {
+    std::erase_if(shared, [&](const auto& entry) {
+      const auto at = spec.env.find(entry.first);
+      return at == spec.env.end() || at->second != entry.second;
+    });
+  }
+  return shared;
+}
+
+json to_json(const RankSpec& spec, const Environment& shared) {
+  Environment own = spec.env;
+  std::erase_if(own, [&](const auto& entry) { return shared.count(entry.first) > 0; });
   return {{"rank", spec.rank},
           {"local_rank", spec.local_rank},
           {"argv", spec.argv},
-          {"env", spec.env},
+          {"env", std::move(own)},
           {"working_dir", spec.working_dir},
           {"cpus", spec.cpus},
           {"memory_nodes", spec.memory_nodes},
@@ -137,12 +154,15 @@ Result<RankSpec> rank_spec_from_json(const json& object, size_t index) {
 
 json to_json(const NodeStart& start) {
   json ranks = json::array();
-  for (const RankSpec& spec : start.ranks) ranks.push_back(to_json(spec));
+  const Environment shared = shared_environment(start.ranks);
+  for (const RankSpec& spec : start.ranks) ranks.push_back(to_json(spec, shared));
   return {{"attempt", start.attempt},
+          {"env", shared},
           {"ranks", std::move(ranks)},
           {"forward_output", start.forward_output},
           {"tail_lines", start.tail_lines},
-          {"heartbeat_ms", start.heartbeat_ms}};
+          {"heartbeat_ms", start.heartbeat_ms},
+          {"container", container::to_json(start.container)}};
 }
 
 Result<NodeStart> node_start_from_json(const json& object) {
@@ -153,6 +173,13 @@ Result<NodeStart> node_start_from_json(const json& object) {
   fields.integer("tail_lines", start.tail_lines);
   fields.integer("heartbeat_ms", start.heartbeat_ms);
   const json* ranks = fields.array("ranks");
+  Environment shared;
+  if (object.is_object() && object.contains("env")) fields.text_map("env", shared);
+  if (object.is_object() && object.contains("container")) {
+    auto container = container::container_from_json(object["container"]);
+    if (!container) return container.error().within("start");
+    start.container = *std::move(container);
+  }
   if (start.heartbeat_ms == 0) fields.fault("heartbeat_ms", "must be > 0");
   if (fields.error()) return *fields.error();
   for (size_t i = 0; i < ranks->size(); ++i) {
@@ -161,6 +188,7 @@ Result<NodeStart> node_start_from_json(const json& object) {
     for (const RankSpec& other : start.ranks) {
       if (other.rank == spec->rank) return bad_input("start: rank " + std::to_string(spec->rank) + " is there twice");
     }
+    spec->env.insert(shared.begin(), shared.end());
     start.ranks.push_back(*std::move(spec));
   }
   return start;

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "container/container.hpp"
 #include "topology/result.hpp"
 
 namespace mds::agent {
@@ -28,6 +29,7 @@ struct RankSpec {
 struct NodeStart {
   uint32_t attempt = 0;
   std::vector<RankSpec> ranks;
+  container::Container container{};            ///< that all of them run in; runtime none: on the host
   bool forward_output = true;                  ///< send output lines to the head as well
   uint32_t tail_lines = 20;                    ///< last lines of a rank's output that go with its exit report
   uint32_t heartbeat_ms = 1000;                ///< interval of the agent's heartbeat messages

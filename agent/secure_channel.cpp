@@ -24,6 +24,19 @@ using boost::system::error_code;
 
 constexpr std::chrono::seconds kLinger{2};          // for the peer to end its side after close()
 constexpr size_t kWriteBufferKept = 1u << 20;       // a larger one is given back after a burst
+constexpr size_t kTurnBytes = 256u << 10;           // of normal frames in one write: what an urgent one waits for
+constexpr size_t kLengthOffset = 8, kSequenceOffset = 24;   // in a frame's header
+
+template <typename T>
+T read_little_endian(const std::string& bytes, size_t at) {
+  T value = 0;
+  for (size_t i = 0; i < sizeof(T); ++i) value |= static_cast<T>(static_cast<uint8_t>(bytes[at + i])) << (8 * i);
+  return value;
+}
+
+size_t frame_bytes(const std::string& frames, size_t at) {
+  return kFrameHeaderBytes + read_little_endian<uint32_t>(frames, at + kLengthOffset);
+}
 
 std::string name_of(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
@@ -77,6 +90,9 @@ void Handshake::connect(const tcp::resolver::results_type& endpoints) {
   asio::async_connect(stream_->lowest_layer(), endpoints,
                       [self = shared_from_this()](error_code error, const tcp::endpoint&) {
                         if (!error && self->cancelled_.empty()) return self->begin();
+                        if (error == asio::error::connection_refused && self->cancelled_.empty()) {
+                          return self->finish(Error{ErrorCode::denied, error.message() + ": nobody listens there"});
+                        }
                         self->finish(unavailable(self->cancelled_.empty() ? error.message() : self->cancelled_));
                       });
 }
@@ -120,7 +136,14 @@ struct Channel::Impl {
   void read(const std::shared_ptr<Channel>& self);
   void on_read(const std::shared_ptr<Channel>& self, const error_code& error, size_t size);
   Status deliver();
+  void forget_queued() {
+    queue.clear();
+    queue_begin = 0;
+    urgent.clear();
+  }
   void write(const std::shared_ptr<Channel>& self);
+  void take_frames();
+  void number_frames();
   void on_written(const std::shared_ptr<Channel>& self, const error_code& error);
   void end_sending(const std::shared_ptr<Channel>& self);
   void limit_linger(const std::shared_ptr<Channel>& self);
@@ -138,9 +161,12 @@ struct Channel::Impl {
   bool writing = false;
   FrameDecoder decoder;
   std::vector<uint8_t> input;  // one TLS record's plain text
-  std::string queue;           // encoded frames not yet in `output`
+  std::string queue;           // encoded frames not yet in `output`, without their sequence
+  size_t queue_begin = 0;      // of the first frame in it that was not taken
+  std::string urgent;          // as `queue`; goes first
   std::string output;          // being written
-  uint64_t sequence = 0;       // of the last message sent
+  uint64_t sequence = 0;       // of the last message in `output`
+  Traffic traffic;
   MessageHandler on_message;
   ClosedHandler on_closed;
   Status status;               // why it ended
@@ -161,6 +187,7 @@ void Channel::Impl::on_read(const std::shared_ptr<Channel>& self, const error_co
   }
   if (error) return finish(self, unavailable("the connection broke: " + error.message()));
   if (state == State::open) {
+    traffic.received_bytes += size;
     decoder.feed({input.data(), size});
     if (Status fault = deliver(); !fault && state == State::open) return finish(self, fault);
   }
@@ -172,6 +199,7 @@ Status Channel::Impl::deliver() {
     auto message = decoder.next();
     if (!message) return message.error();
     if (!*message) break;
+    ++traffic.received_messages;
     on_message(*std::move(*message));
   }
   return {};
@@ -179,10 +207,33 @@ Status Channel::Impl::deliver() {
 
 void Channel::Impl::write(const std::shared_ptr<Channel>& self) {
   writing = true;
+  take_frames();
+  number_frames();
+  asio::async_write(*stream, asio::buffer(output), [this, self](error_code e, size_t) { on_written(self, e); });
+}
+
+void Channel::Impl::take_frames() {
   output.clear();
   if (output.capacity() > kWriteBufferKept) output.shrink_to_fit();
-  output.swap(queue);
-  asio::async_write(*stream, asio::buffer(output), [this, self](error_code e, size_t) { on_written(self, e); });
+  output.swap(urgent);
+  if (output.empty() && queue_begin == 0 && queue.size() <= kTurnBytes) return output.swap(queue);
+  size_t end = queue_begin;
+  while (end < queue.size() && end - queue_begin < kTurnBytes) end += frame_bytes(queue, end);
+  output.append(queue, queue_begin, end - queue_begin);
+  queue_begin = end;
+  if (queue_begin == queue.size() || queue_begin > queue.size() / 2) queue.erase(0, std::exchange(queue_begin, 0));
+}
+
+/// The order is known only now.
+void Channel::Impl::number_frames() {
+  traffic.sent_bytes += output.size();
+  for (size_t at = 0; at < output.size(); at += frame_bytes(output, at)) {
+    ++sequence;
+    ++traffic.sent_messages;
+    for (size_t i = 0; i < sizeof sequence; ++i) {
+      output[at + kSequenceOffset + i] = static_cast<char>(sequence >> (8 * i));
+    }
+  }
 }
 
 void Channel::Impl::on_written(const std::shared_ptr<Channel>& self, const error_code& error) {
@@ -192,11 +243,11 @@ void Channel::Impl::on_written(const std::shared_ptr<Channel>& self, const error
   if (error) {
     // What the peer said before it went may still be in our socket: the reader finds the end, and the reason.
     status = unavailable("the connection broke: " + error.message());
-    queue.clear();
+    forget_queued();
     return reading ? limit_linger(self) : finish(self, status);
   }
   if (state == State::closing) limit_linger(self);
-  if (!queue.empty()) return write(self);
+  if (!queue.empty() || !urgent.empty()) return write(self);
   if (state == State::closing) end_sending(self);
 }
 
@@ -221,7 +272,7 @@ void Channel::Impl::finish(const std::shared_ptr<Channel>& self, Status why) {
   if (state == State::closed) return;
   state = State::closed;
   status = std::move(why);
-  queue.clear();
+  forget_queued();
   linger.cancel();
   error_code ignored;
   stream->lowest_layer().close(ignored);
@@ -273,12 +324,12 @@ void Channel::start(MessageHandler on_message, ClosedHandler on_closed) {
   if (!impl_->reading) impl_->read(shared_from_this());
 }
 
-Status Channel::send(MessageType type, uint32_t attempt, const nlohmann::json& body) {
+Status Channel::send(MessageType type, uint32_t attempt, const nlohmann::json& body, Priority priority) {
   Impl& impl = *impl_;
   if (impl.state != Impl::State::open) return unavailable("the connection is closed");
-  const Message message{type, impl.tls->credentials.job, attempt, impl.sequence + 1, body};
-  if (Status status = encode_frame(message, kFrameBytesMax, impl.queue); !status) return status;
-  ++impl.sequence;
+  const Message message{type, impl.tls->credentials.job, attempt, 0, body};
+  std::string& queue = priority == Priority::urgent ? impl.urgent : impl.queue;
+  if (Status status = encode_frame(message, kFrameBytesMax, queue); !status) return status;
   if (queued_bytes() > impl.options.send_queue_bytes_max) {
     const Error error = unavailable("the peer does not read: " + std::to_string(queued_bytes()) + " bytes wait");
     impl.finish(shared_from_this(), error);
@@ -288,7 +339,9 @@ Status Channel::send(MessageType type, uint32_t attempt, const nlohmann::json& b
   return {};
 }
 
-size_t Channel::queued_bytes() const { return impl_->queue.size() + impl_->output.size(); }
+size_t Channel::queued_bytes() const {
+  return impl_->queue.size() - impl_->queue_begin + impl_->urgent.size() + impl_->output.size();
+}
 
 void Channel::close() {
   if (impl_->state != Impl::State::open) return;
@@ -302,7 +355,14 @@ void Channel::abort() {
   impl_->finish(shared_from_this(), {});
 }
 
+const Traffic& Channel::traffic() const { return impl_->traffic; }
 bool Channel::is_open() const { return impl_->state == Impl::State::open; }
 const std::string& Channel::peer() const { return impl_->peer; }
+
+std::string Channel::local_address() const {
+  error_code error;
+  const tcp::endpoint local = impl_->stream->lowest_layer().local_endpoint(error);
+  return error ? "" : local.address().to_string();
+}
 
 }  // namespace mds::agent

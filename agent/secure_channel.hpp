@@ -5,6 +5,7 @@
 //   C2  Messages arrive whole, in order and once: job and sequence are checked, any fault ends the connection.
 //   C3  No queue is unbounded: a peer that does not read is dropped when the send queue is full.
 //   C4  on_closed is called exactly once for every started channel that was not aborted, and nothing follows it.
+//   C5  What is sent as urgent overtakes what is queued, after at most 256 KiB of it; otherwise order is kept.
 //
 // There are no certificates, no session tickets and no early data. The PSK identity is the job id in hex.
 // Threads: everything, callbacks included, runs on the one thread that runs the io_context; nothing here locks.
@@ -33,10 +34,24 @@
 
 namespace mds::agent {
 
+enum class Priority { normal, urgent };
+
 struct ChannelOptions {
   std::chrono::milliseconds handshake_timeout{10'000};  ///< for TCP connect (client) and the TLS handshake, each
   size_t send_queue_bytes_max = 128u << 20;             ///< encoded frames not yet handed to the kernel
   uint32_t frame_bytes_max = kFrameBytesMax;            ///< of one received body
+};
+
+/// Frames, before encryption.
+struct Traffic {
+  uint64_t received_messages = 0, received_bytes = 0, sent_messages = 0, sent_bytes = 0;
+
+  void add(const Traffic& other) {
+    received_messages += other.received_messages;
+    received_bytes += other.received_bytes;
+    sent_messages += other.sent_messages;
+    sent_bytes += other.sent_bytes;
+  }
 };
 
 /// One authenticated connection. Made by Channel::connect or by a Listener, owned by whoever received it; it also
@@ -50,7 +65,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
   using ConnectHandler = std::function<void(Result<std::shared_ptr<Channel>>)>;
 
   /// Connects and authenticates; calls `handler` once, never from within this call. Errors: unavailable (no
-  /// connection, time out), denied (handshake refused: wrong key or job), bad_input (address).
+  /// connection, time out), denied (nobody listens there, or handshake refused: wrong key or job), bad_input (address).
   static void connect(boost::asio::io_context& io, const std::string& address, uint16_t port,
                       const Credentials& credentials, const ChannelOptions& options, ConnectHandler handler);
 
@@ -64,7 +79,8 @@ class Channel : public std::enable_shared_from_this<Channel> {
   /// Queues one message, numbered by this channel; allowed before start(). Errors: unavailable when the channel is
   /// closed or closing, or when the queue would exceed its bound: the channel then fails as a whole (C3); bad_input
   /// when the body is too long.
-  Status send(MessageType type, uint32_t attempt, const nlohmann::json& body = nlohmann::json::object());
+  Status send(MessageType type, uint32_t attempt, const nlohmann::json& body = nlohmann::json::object(),
+              Priority priority = Priority::normal);
 
   /// Bytes queued and not yet taken by the kernel: what a sender of droppable messages looks at first.
   size_t queued_bytes() const;
@@ -76,8 +92,10 @@ class Channel : public std::enable_shared_from_this<Channel> {
   /// Ends the connection at once; what is queued is lost. No callback follows.
   void abort();
 
+  const Traffic& traffic() const;      ///< so far
   bool is_open() const;                ///< until close(), abort() or a fault
   const std::string& peer() const;     ///< "127.0.0.1:40312"
+  std::string local_address() const;   ///< numeric, of this end; empty when it is closed
 
  private:
   friend class Listener;

@@ -3,21 +3,23 @@
 #include <cstdio>
 
 #include "launcher/backend_local.hpp"
+#include "launcher/backend_remote.hpp"
+#include "launcher/backend_slurm.hpp"
 
 namespace mds::launcher {
 
 Result<std::unique_ptr<AgentBackend>> make_backend(Backend kind, boost::asio::io_context& io,
                                                    const BackendOptions& options, AgentBackend::EndedHandler on_ended) {
-  const auto missing = [](const std::string& name) {
-    return bad_input("job.backend = \"" + name + "\" is not available yet; use \"local\" or \"auto\"");
-  };
   switch (kind) {
     case Backend::automatic:
     case Backend::local:
       return std::unique_ptr<AgentBackend>(std::make_unique<LocalBackend>(io, options, std::move(on_ended)));
-    case Backend::slurm: return missing("slurm");
-    case Backend::mpi: return missing("mpi");
-    case Backend::ssh: return missing("ssh");
+    case Backend::ssh:
+      return make_ssh_backend(io, options, std::move(on_ended));
+    case Backend::mpi:
+      return make_mpi_backend(io, options, std::move(on_ended));
+    case Backend::slurm:
+      return SlurmBackend::make(io, options, std::move(on_ended));
   }
   return internal("unknown back end");
 }

@@ -1,14 +1,15 @@
 // Back ends: how the agents of a run come up, one per node. They differ in nothing else.
 #pragma once
 
+#include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
 #include <string>
-
-#include <boost/asio/io_context.hpp>
+#include <vector>
 
 #include "agent/bootstrap.hpp"
 #include "launcher/job.hpp"
+#include "slurm/allocation.hpp"
 #include "topology/result.hpp"
 
 namespace mds::launcher {
@@ -16,8 +17,9 @@ namespace mds::launcher {
 /// Threads: everything, the callback included, runs on the io_context's one thread.
 class AgentBackend {
  public:
-  /// Called exactly once for every agent that start_agent() accepted, when its process has ended and was reaped; never
-  /// from within a call of this class. `how` is for people: "exited with code 1".
+  /// Called exactly once for every agent that start_agent() accepted, when its process has ended and was reaped (where
+  /// one program starts many agents: when its connection has ended and disconnected() was told), or when it could not
+  /// be started after all; never from within a call of this class. `how` is for people: "exited with code 1".
   using EndedHandler = std::function<void(int node, const std::string& how)>;
 
   virtual ~AgentBackend() = default;
@@ -27,14 +29,23 @@ class AgentBackend {
 
   /// Ends it and everything that descends from it by force. No effect where there is none.
   virtual void kill_agent(int node) = 0;
+
+  /// Its agent has said hello.
+  virtual void joined(int /*node*/) {}
+  /// The connection of its agent, which had joined, has ended.
+  virtual void disconnected(int /*node*/) {}
 };
 
 struct BackendOptions {
-  std::string agent_program;   ///< absolute path of mdsagent
-  std::string run_folder;      ///< agents' own output goes to <run_folder>/logs/node-NNNNN.log
+  std::string agent_program;                   ///< absolute path of mdsagent
+  std::string run_folder;                      ///< agents' own output goes to <run_folder>/logs/node-NNNNN.log
+  std::vector<std::string> hosts{};            ///< of each node; none for local
+  std::vector<slurm::Component> components{};  ///< of a Slurm job; by nodes as in `hosts`
+  std::string ssh_config{};                    ///< file for ssh -F; empty: the user's own
+  std::string mpirun{};                        ///< name or path of the MPI's start program; empty: "mpirun"
 };
 
-/// `automatic` is local. Errors: bad_input for the back ends that do not exist yet.
+/// `automatic` is local. Errors: bad_input (ssh, srun or mpirun is missing, or of a version that cannot do it).
 Result<std::unique_ptr<AgentBackend>> make_backend(Backend kind, boost::asio::io_context& io,
                                                    const BackendOptions& options, AgentBackend::EndedHandler on_ended);
 

@@ -16,7 +16,11 @@ const OptionSpec kHelp{"help", "", "Show this help."};
 
 std::vector<OptionSpec> job_options(std::vector<OptionSpec> more) {
   std::vector<OptionSpec> options{
-      {"nodes", "N", "Use N nodes; as --set job.nodes=N."},
+      {"nodes", "N", "Use N nodes, as --set job.nodes=N; \"2-4\" as many of these as there are."},
+      {"hosts", "LIST", "Use these hosts, \"a,b[01-16]\"; as --set job.hosts."},
+      {"hostfile", "FILE", "Use the hosts in a DeepSpeed hostfile.", false, Completes::files},
+      {"include", "HOSTS", "Of these hosts only \"a@b\"."},
+      {"exclude", "HOSTS", "Of these hosts all but \"a@b\"."},
       {"set", "KEY=VALUE", "Override a key of the job file, e.g. training.steps=100.", true},
       {"output-dir", "DIR", "Make the run folder in DIR.", false, Completes::files},
   };
@@ -25,13 +29,65 @@ std::vector<OptionSpec> job_options(std::vector<OptionSpec> more) {
   return options;
 }
 
-std::vector<CommandSpec> make_commands() {
+std::vector<OptionSpec> run_options(std::vector<OptionSpec> options) {
+  options.push_back(
+      {"output-dir", "DIR", "Where to look for the run; \"runs\" if not given.", false, Completes::files});
+  options.push_back(kHelp);
+  return options;
+}
+
+// On a run that is there already.
+std::vector<CommandSpec> run_commands() {
+  return {
+      {"status",
+       "[RUN]",
+       "Show what each node and rank of a run (folder, name or id; else the newest) does.",
+       run_options({{"json", "", "Write it as JSON."}}),
+       status_command,
+       false,
+       {},
+       Completes::files},
+      {"logs",
+       "[RUN]",
+       "Print what the ranks of a run have said; equal lines of several ranks become one.",
+       run_options({{"rank", "R", "Only rank R.", true},
+                    {"node", "N", "Only the ranks of node N.", true},
+                    {"follow", "", "Go on until the run ends."}}),
+       logs_command,
+       false,
+       {},
+       Completes::files},
+      {"stop",
+       "[RUN]",
+       "Stop a run: the ranks write a checkpoint and leave.",
+       run_options({{"now", "", "Without a checkpoint, by force."},
+                    {"requeue", "", "As at a time limit: the run leaves with exit code 75 when it has a checkpoint."}}),
+       stop_command,
+       false,
+       {},
+       Completes::files},
+      {"stacks",
+       "[RUN]",
+       "Print where all ranks of a run are (native stacks); equal ones stand once.",
+       run_options({}),
+       stacks_command,
+       false,
+       {},
+       Completes::files},
+  };
+}
+
+// On a job file.
+std::vector<CommandSpec> job_commands() {
   return {
       {"run",
-       "JOB.toml",
+       "[JOB.toml]",
        "Run a job to its end (the default when a job file comes first).",
        job_options({{"dry-run", "", "Print what every rank would run, and run nothing."},
                     {"json", "", "Write machine-readable JSON to standard output."},
+                    {"resume", "RUN",
+                     "Go on in the folder of a run that has ended (\"\": the newest); the job file may be left out.",
+                     false, Completes::files},
                     {"kill-rank", "R@STEP", "Kill rank R when it reaches STEP, to watch the recovery."}}),
        run_command,
        false,
@@ -44,11 +100,30 @@ std::vector<CommandSpec> make_commands() {
            {{"json", "", "Write the plan as JSON."},
             {"svg", "FILE", "Draw the placement.", false, Completes::files},
             {"explain", "", "Give the reason of every decision."},
+            {"candidates", "N", "Show the N best layouts of the job's ranks instead, whatever [parallel] says."},
+            {"all-layouts", "", "Among them also what this version cannot run yet: context parallel, interleaved."},
             {"topology", "SOURCE",
              "Plan for other machines: a recording of `topo --json`, a folder of them, or a synthetic one such as "
              "\"dgx-h100 x64\".",
              true, Completes::files}}),
        plan_command,
+       false,
+       {},
+       Completes::job_files},
+      {"submit",
+       "JOB.toml",
+       "Hand a job to Slurm: write the batch script and give it to sbatch.",
+       job_options({{"chain", "N", "N jobs one after the other, each of which goes on where the one before ended."},
+                    {"sbatch-option", "OPTION", "An option for sbatch, e.g. --dependency=afterok:1234.", true}}),
+       submit_command,
+       false,
+       {},
+       Completes::job_files},
+      {"sbatch",
+       "JOB.toml",
+       "Print the batch script that submit would hand to Slurm.",
+       job_options({}),
+       sbatch_command,
        false,
        {},
        Completes::job_files},
@@ -60,15 +135,32 @@ std::vector<CommandSpec> make_commands() {
        false,
        {},
        Completes::job_files},
+  };
+}
+
+std::vector<CommandSpec> make_commands() {
+  std::vector<CommandSpec> table{
       {"topo",
        "",
-       "Show this machine: cores, memory, GPUs and NICs.",
-       {{"json", "", "Write the machine as JSON, which --topology and --input read."},
-        {"svg", "FILE", "Draw the machine, with one rank on each GPU (or memory node).", false, Completes::files},
-        {"input", "SOURCE", "Show another machine: a recording, a folder of them or a synthetic one.", false,
-         Completes::files},
+       "Show this machine or others: cores, memory, GPUs, NICs, and the ways between them.",
+       {{"json", "", "Write JSON, which --topology and --input read."},
+        {"svg", "FILE", "Draw the machines; those that are alike once.", false, Completes::files},
+        {"input", "SOURCE",
+         "Show another machine: a recording (hwloc or NCCL XML, nvidia-smi topo -m, topo --json), a folder of them, a "
+         "fabric or a synthetic machine. Sources of the same host are joined.",
+         true, Completes::files},
+        {"write-nccl", "FILE", "Write the machine as NCCL_TOPO_FILE takes it.", false, Completes::files},
+        {"write-hwloc", "FILE", "Write the machine as hwloc's XML.", false, Completes::files},
         kHelp},
        topo_command},
+      {"doctor",
+       "",
+       "Say what is wrong with this machine or others, and what to do; exit code 1 if there is a fault.",
+       {{"json", "", "Write the findings as JSON."},
+        {"input", "SOURCE", "Examine another machine or cluster, as with topo --input.", true, Completes::files},
+        {"topology", "SOURCE", "The same as --input.", true, Completes::files},
+        kHelp},
+       doctor_command},
       {"completion",
        "SHELL",
        "Print the completions for bash, zsh or fish.",
@@ -88,6 +180,12 @@ std::vector<CommandSpec> make_commands() {
        {"job", "commands", "man"},
        Completes::words},
   };
+  const auto put_first = [&](const std::vector<CommandSpec>& more) {
+    table.insert(table.begin(), more.begin(), more.end());
+  };
+  put_first(run_commands());
+  put_first(job_commands());
+  return table;
 }
 
 const CommandSpec* find_command(const std::string& name) {
@@ -150,6 +248,7 @@ Status check_operands(const CommandSpec& command, const Arguments& arguments) {
   const size_t given = arguments.positional.size();
   const bool optional = command.operand.empty() || command.operand.front() == '[';
   const size_t most = command.operand.empty() ? 0 : 1;
+  if (given == 0 && command.name == "run" && !arguments.has("resume")) return bad_input("run needs JOB.toml");
   if (given == 0 && !optional) return bad_input(command.name + " needs " + command.operand);
   if (given > most) return bad_input(command.name + ": one operand too many: '" + arguments.positional[most] + "'");
   const auto& words = command.words;
@@ -216,7 +315,7 @@ const std::vector<ExitCode>& exit_codes() {
       {2, "The command line, the job file, the data or a checkpoint to start from is wrong."},
       {3, "The job cannot be placed or does not fit; the message says what would."},
       {4, "Agents could not be started."},
-      {75, "Stopped with a checkpoint, to be queued again (time limit, preemption). Not yet in this version."},
+      {75, "Stopped with a checkpoint, to be queued again (time limit, preemption)."},
       {128, "Ended by signal n after a clean stop."},
   };
   return codes;

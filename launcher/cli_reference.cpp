@@ -28,7 +28,10 @@ constexpr const char* kPlanJson =
     "| `world_size` | ranks in all |\n"
     "| `parallel` | `tensor`, `pipeline`, `data`, `context`: sizes of the axes; `order`: the fastest varying first |\n"
     "| `ranks` | one object a rank, by rank: see below |\n"
-    "| `step_time` | `null` in this version, with `step_time_reason` |\n"
+    "| `step_time` | seconds of a step, an estimate: `total`, its parts `matrix`, `attention`, `elementwise`, "
+    "`recompute`, `tensor`, `context`, `pipeline`, `bubble`, `data`, `optimizer`, `offload`, the largest of them "
+    "(`dominant`), `tokens_per_second` and `mfu`; `null` for a program of your own (then with `step_time_reason`) or a "
+    "device whose rates are not known |\n"
     "| `reasons` | sentences: why ranks are where they are, and what \"auto\" came to |\n\n"
     "| Field of a rank | Meaning |\n|---|---|\n"
     "| `rank`, `host`, `node`, `local_rank` | where it runs; `node` counts (virtual) nodes |\n"
@@ -41,18 +44,12 @@ constexpr const char* kPlanJson =
     "| `nics` | network interfaces, nearest first |\n"
     "| `argv` | program and arguments |\n"
     "| `env` | variables of the plan; not your own environment, nor what changes with each attempt |\n"
-    "| `memory` | estimate in bytes, of `mdstrain` only: `parameters`, `gradients`, `optimizer`, `activations`, "
-    "`total` |\n\n"
-    "The estimate, for a rank that holds n parameters of e bytes (4 with fp32, 2 with bf16):\n\n"
-    "- parameters: n e; gradients: 4n, accumulated in fp32.\n"
-    "- optimizer: 8n for AdamW's two moments and, with bf16, 4n for fp32 masters, divided by the replicas from ZeRO 1 "
-    "on.\n"
-    "- activations, after Korthikanti et al., arXiv 2205.05198, without dropout and with attention that keeps no "
-    "scores: for b samples of s tokens, width h, t tensor ranks, q and k the widths of query and key heads and f of "
-    "the MLP, one layer keeps s b e (4h/u + (2q + 2k + m f)/t), where m is 3 for LLaMA and otherwise 2, and u is t "
-    "with sequence parallelism and otherwise 1. Selective recomputation makes that 2h/u and m - 1, full recomputation "
-    "s b e h/u in all. The last stage adds s b (2h e/u + 4V/t) for vocabulary V. All times the micro batches in "
-    "flight: min(stages - stage, micro batches), with GPipe all of them.\n";
+    "| `memory` | estimate in bytes, of `mdstrain` only: `parameters`, `gradients`, `optimizer`, `activations` kept "
+    "between the passes, `buffers` that a pass needs for itself (`tensors` is their sum: what `memory_bytes_max` in "
+    "report.json counts), `runtime` (the driver's context, NCCL), `total`; `host` and `nvme` for what is offloaded "
+    "|\n\n"
+    "The formulas stand in topology/cost/memory.hpp and step_time.hpp; [the guide](guide.md) says how far to trust "
+    "them.\n";
 
 }  // namespace
 

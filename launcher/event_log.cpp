@@ -1,6 +1,7 @@
 #include "launcher/event_log.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,6 +9,8 @@
 #include <fstream>
 
 #include <nlohmann/json.hpp>
+
+#include "agent/unique_fd.hpp"
 
 namespace mds::launcher {
 
@@ -22,6 +25,15 @@ std::string one_line(const json& object) {
   return object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+/// A head that died while it wrote has left half a line, which nothing may follow.
+Status cut_unfinished_line(int fd, const std::string& path) {
+  off_t end = lseek(fd, 0, SEEK_END);
+  const off_t all = end;
+  for (char last = 0; end > 0 && pread(fd, &last, 1, end - 1) == 1 && last != '\n';) --end;
+  if (end == all || ftruncate(fd, end) == 0) return {};
+  return unavailable("cannot write " + path + ": " + std::strerror(errno));
+}
+
 }  // namespace
 
 // --- the file -------------------------------------------------------------------------------------------------------
@@ -31,9 +43,25 @@ Result<std::unique_ptr<EventLog>> EventLog::create(const std::string& path, cons
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) return unavailable("cannot create " + path + ": " + std::strerror(errno));
   std::unique_ptr<EventLog> log(new EventLog(fd, path));
-  const json first{{"version", kVersion}, {"config", to_json(config)}, {"begin_us", begin.count()}};
-  if (Status s = log->write_line(one_line(first)); !s) return s.error();
+  if (Status s = log->begin(config, begin); !s) return s.error();
   return log;
+}
+
+Result<std::unique_ptr<EventLog>> EventLog::append_to(const std::string& path, const SupervisorConfig& config,
+                                                      TimePoint begin) {
+  const int fd = open(path.c_str(), O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return bad_input("cannot open " + path + ": " + std::strerror(errno));
+  std::unique_ptr<EventLog> log(new EventLog(fd, path));
+  if (Status s = log->begin(config, begin); !s) return s.error();
+  return log;
+}
+
+Status EventLog::begin(const SupervisorConfig& config, TimePoint begin) {
+  if (flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {  // a file system without locks is no obstacle
+    return bad_input("the run of " + path_ + " is in progress: another mdslaunch writes it");
+  }
+  if (Status s = cut_unfinished_line(fd_, path_); !s) return s;
+  return write_line(one_line({{"version", kVersion}, {"config", to_json(config)}, {"begin_us", begin.count()}}));
 }
 
 EventLog::~EventLog() { close(fd_); }
@@ -77,10 +105,14 @@ Result<LoggedRun> read_event_log(const std::string& path) {
     const json object = json::parse(line, nullptr, false);
     if (!object.is_object()) return broken("not a JSON object");
     if (number == 1) {
-      if (!object.contains("version") || object["version"] != kVersion) return broken("version 1 expected");
-      Result<SupervisorConfig> config = supervisor_config_from_json(object.value("config", json()));
+      if (object.value("version", json()) != kVersion) return broken("version 1 expected");
+      if (!object.contains("config")) return broken("config is missing");
+    }
+    if (object.contains("config")) {
+      Result<SupervisorConfig> config = supervisor_config_from_json(object["config"]);
       if (!config) return broken(config.error().message);
-      run.config = *config;
+      if (number == 1) run.config = *config;
+      else run.resumptions.push_back({run.events.size(), *config});
       continue;
     }
     Result<Event> event = event_from_json(object);
@@ -93,8 +125,19 @@ Result<LoggedRun> read_event_log(const std::string& path) {
 
 Supervisor replay(const LoggedRun& run) {
   Supervisor supervisor(run.config);
-  for (const LoggedEvent& logged : run.events) supervisor.step(logged.event, logged.at);
+  auto resumption = run.resumptions.begin();
+  for (size_t i = 0; i <= run.events.size(); ++i) {
+    for (; resumption != run.resumptions.end() && resumption->event == i; ++resumption) {
+      supervisor = Supervisor(resumption->config, supervisor.state());
+    }
+    if (i < run.events.size()) supervisor.step(run.events[i].event, run.events[i].at);
+  }
   return supervisor;
+}
+
+bool is_being_written(const std::string& path) {
+  const agent::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  return fd && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 // --- values as JSON -------------------------------------------------------------------------------------------------
@@ -154,6 +197,8 @@ json to_json(const SupervisorConfig& config) {
               {"failure_grace_ms", config.failure_grace.count()},
               {"user_drain_ms", config.user_drain.count()},
               {"user_grace_ms", config.user_grace.count()},
+              {"preempt_drain_ms", config.preempt_drain.count()},
+              {"preempt_grace_ms", config.preempt_grace.count()},
               {"agent_slack_ms", config.agent_slack.count()}};
   if (config.kill_rank) object["kill_rank"] = {{"rank", config.kill_rank->rank}, {"step", config.kill_rank->step}};
   return object;
@@ -175,6 +220,8 @@ Result<SupervisorConfig> supervisor_config_from_json(const json& object) {
     config.failure_grace = time("failure_grace_ms");
     config.user_drain = time("user_drain_ms");
     config.user_grace = time("user_grace_ms");
+    config.preempt_drain = time("preempt_drain_ms");
+    config.preempt_grace = time("preempt_grace_ms");
     config.agent_slack = time("agent_slack_ms");
     if (object.contains("kill_rank")) {
       config.kill_rank = KillRank{object["kill_rank"].at("rank"), object["kill_rank"].at("step")};

@@ -1,5 +1,8 @@
 // The event log, <run>/events.jsonl: append-only; its first line is the supervisor's configuration, each further line
-// one event. Replaying it gives the supervisor's state exactly.
+// one event. Where the run was resumed, another line of configuration follows, and the events after it. Replaying all
+// gives the supervisor's state exactly.
+//
+// Whoever writes the log holds a lock (flock) on it: a run has one head, and others can see whether it lives.
 //
 // What is durable when: append() has handed the line to the kernel when it returns, so it survives the end of this
 // process, and every effect is carried out after that. sync() brings it to the disk. The supervisor asks for that where
@@ -26,6 +29,10 @@ class EventLog {
   /// monotonic clock the events' times begin to count: by it they compare with what others say. Errors: unavailable.
   static Result<std::unique_ptr<EventLog>> create(const std::string& path, const SupervisorConfig& config,
                                                   TimePoint begin = TimePoint{0});
+  /// Opens the log of a run that is resumed and writes the configuration that counts from here on. Errors: bad_input
+  /// (the run is in progress, or there is no such file), unavailable.
+  static Result<std::unique_ptr<EventLog>> append_to(const std::string& path, const SupervisorConfig& config,
+                                                     TimePoint begin = TimePoint{0});
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
   ~EventLog();
@@ -38,6 +45,7 @@ class EventLog {
 
  private:
   EventLog(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  Status begin(const SupervisorConfig& config, TimePoint begin);
   Status write_line(const std::string& line);
 
   int fd_;
@@ -49,10 +57,22 @@ struct LoggedEvent {
   TimePoint at{0};
 };
 
+/// Before the event of this index the run was resumed.
+struct Resumption {
+  size_t event = 0;
+  SupervisorConfig config;
+};
+
 struct LoggedRun {
   SupervisorConfig config;
   std::vector<LoggedEvent> events;
+  std::vector<Resumption> resumptions{};
+
+  TimePoint last_at() const { return events.empty() ? TimePoint{0} : events.back().at; }
 };
+
+/// Is some process writing this log, and so its run in progress? False where that cannot be told.
+bool is_being_written(const std::string& path);
 
 /// Reads a log; a last line without its end (a crash in the middle of a write) is left out. Errors: bad_input (no such
 /// file), corrupt (line and reason).

@@ -20,20 +20,26 @@ using agent::Message;
 using agent::MessageType;
 using nlohmann::json;
 
+namespace {
+
+constexpr TimePoint kSilenceLook{1'000'000};
+
+}  // namespace
+
 // --- opening and running --------------------------------------------------------------------------------------------
 
 Head::Head(HeadOptions options, HeadObserver observer)
     : options_(std::move(options)),
       observer_(std::move(observer)),
-      started_(std::chrono::steady_clock::now()),
-      supervisor_(options_.supervisor),
+      started_(std::chrono::steady_clock::now() - (options_.earlier ? options_.earlier->last_at() : TimePoint{0})),
+      supervisor_(options_.earlier ? Supervisor(options_.supervisor, replay(*options_.earlier).state())
+                                   : Supervisor(options_.supervisor)),
       rendezvous_(supervisor_.world_size()),
-      agents_(options_.supervisor.nodes) {}
+      agents_(options_.supervisor.nodes),
+      status_(options_.supervisor) {}
 
 Head::~Head() {
-  for (const auto& connection : connections_) {
-    if (connection->channel) connection->channel->abort();
-  }
+  remove_control_address(options_.backend_options.run_folder);
 }
 
 Result<std::unique_ptr<Head>> Head::open(HeadOptions options, HeadObserver observer) {
@@ -44,7 +50,7 @@ Result<std::unique_ptr<Head>> Head::open(HeadOptions options, HeadObserver obser
 
 Status Head::open_parts() {
   boost::system::error_code ec;
-  for (const int signal : {SIGINT, SIGTERM}) signals_.add(signal, ec);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) signals_.add(signal, ec);
   struct sigaction hangup {};  // under nohup the run is to outlive its terminal
   sigaction(SIGHUP, nullptr, &hangup);
   if (hangup.sa_handler != SIG_IGN) signals_.add(SIGHUP, ec);
@@ -56,22 +62,68 @@ Status Head::open_parts() {
   Result<agent::Credentials> credentials = agent::make_credentials();
   if (!credentials) return credentials.error();
   credentials_ = *credentials;
-  agent::ListenerOptions listener_options;
-  listener_options.address = options_.address;
-  auto listener = agent::Listener::open(io_, listener_options, credentials_,
-                                        [this](std::shared_ptr<agent::Channel> c) { on_channel(std::move(c)); });
-  if (!listener) return listener.error();
-  listener_ = std::move(*listener);
-  const auto begin = std::chrono::duration_cast<TimePoint>(started_.time_since_epoch());
-  auto log = EventLog::create(options_.backend_options.run_folder + "/events.jsonl", options_.supervisor, begin);
-  if (!log) return log.error();
-  log_ = std::move(*log);
+  if (Status s = open_tree(); !s) return s;
+  return options_.gather ? Status{} : open_log();
+}
+
+Status Head::open_tree() {
+  HeadTree::Events events;
+  events.may_join = [this](int, const Message& hello) -> Status {
+    const Result<Hello> valid = hello_from_message(hello, options_.supervisor.nodes);
+    return valid ? Status{} : Status(valid.error());
+  };
+  events.on_joined = [this](int node, const Message& hello) { on_joined(node, hello); };
+  events.on_message = [this](int node, Message message) { on_message(node, std::move(message)); };
+  events.on_lost = [this](int node, const std::string& why) { on_lost(node, why); };
+  events.on_control = [this](const Message& message, const std::function<void(const json&)>& reply) {
+    if (control_) control_->request(message.body, reply);  // `mdslaunch status` and its like, on another node
+  };
+  events.start_body = [this](int node, uint32_t attempt) { return start_body(node, attempt); };
+  events.on_note = [this](const std::string& text) { note(text); };
+  auto tree = HeadTree::open(io_, {options_.address, options_.supervisor.nodes, options_.fan_out}, credentials_,
+                             std::move(events));
+  if (!tree) return tree.error();
+  tree_ = std::move(*tree);
   return {};
 }
 
+Status Head::open_log() {
+  const auto begin = std::chrono::duration_cast<TimePoint>(started_.time_since_epoch());
+  const std::string path = options_.backend_options.run_folder + "/events.jsonl";
+  auto log = options_.earlier ? EventLog::append_to(path, options_.supervisor, begin)
+                              : EventLog::create(path, options_.supervisor, begin);
+  if (!log) return log.error();
+  log_ = std::move(*log);
+  open_control();
+  return {};
+}
+
+void Head::open_control() {
+  const std::string& folder = options_.backend_options.run_folder;
+  HeadControl::Hands hands;
+  hands.status = [this, folder] {
+    json status = status_.to_json(supervisor_.state(), now());
+    status["folder"] = folder;
+    return status;
+  };
+  hands.handle = [this](Event event) { handle(std::move(event)); };
+  hands.joined_nodes = [this] { return tree_->joined(); };
+  hands.ask_for_stacks = [this](int node, const json& body) {
+    send(node, MessageType::stacks_ask, supervisor_.state().attempt, body);
+  };
+  hands.note = [this](const std::string& text) { note(text); };
+  control_ = std::make_unique<HeadControl>(io_, folder, std::move(hands));
+  if (options_.address.rfind("127.", 0) == 0) return;  // nobody elsewhere could reach it
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  const Status told = write_control_address(folder, {host, options_.address, tree_->port(), credentials_});
+  if (!told) note(told.error().message);
+}
+
 int Head::run() {
-  await_signal();
+  if (!options_.gather) await_signal();
   handle(Event{.kind = EventKind::begin});
+  watch_silence();
   io_.run();
   return exit_code_;
 }
@@ -84,7 +136,9 @@ void Head::await_signal() {
   signals_.async_wait([this](boost::system::error_code ec, int signal) {
     if (ec) return;
     await_signal();
-    handle(Event{.kind = EventKind::user_stop, .signal = signal});
+    if (gathering_) return gather_signal_ = signal, fail_gathering("stopped by " + signal_name(signal));
+    const bool preempts = signal == SIGUSR1 || (signal == SIGTERM && options_.preempt_on_term);
+    handle(Event{.kind = preempts ? EventKind::preempt : EventKind::user_stop, .signal = signal});
   });
 }
 
@@ -103,6 +157,7 @@ void Head::handle(Event event) {
     const Effects effects = supervisor_.step(next, at);
     const Status logged = log_->append(next, at, effects, supervisor_.state());
     if (!logged && !std::exchange(log_failed_, true)) note("the event log is incomplete: " + logged.error().message);
+    status_.on_event(next, supervisor_.state(), at);
     observer_.on_event(next, effects, supervisor_.state(), at);
     for (const Effect& effect : effects) execute(effect);
   }
@@ -132,7 +187,7 @@ void Head::execute(const Effect& effect) {
     case EffectKind::note: return note(effect.text);
     case EffectKind::end:
       exit_code_ = effect.exit_code;
-      listener_->close();
+      tree_->close();
       io_.stop();
       return;
   }
@@ -146,13 +201,18 @@ void Head::arm_timer(TimePoint at) {
 }
 
 void Head::start_agent(int node) {
+  if (tree_->is_joined(node)) {  // gather() has brought it up
+    return handle(Event{.kind = EventKind::agent_joined, .node = node, .host = agents_[node].host});
+  }
   agents_[node] = AgentLife{.process_ended = false};
   agent::Bootstrap bootstrap;
   bootstrap.head_address = options_.address;
-  bootstrap.head_port = listener_->port();
+  bootstrap.head_port = tree_->port();
   bootstrap.credentials = credentials_;
   bootstrap.node = node;
   bootstrap.run_folder = options_.backend_options.run_folder;
+  bootstrap.discover = gathering_;
+  bootstrap.signals_to_head = options_.preempt_on_term && options_.backend == Backend::slurm;
   if (Status s = backend_->start_agent(bootstrap); !s) on_process_ended(node, s.error().message);
 }
 
@@ -162,67 +222,106 @@ void Head::send_start(int node, uint32_t attempt) {
     rendezvous_.reset();
     master_port_ = free_port(options_.address);
   }
-  send(node, MessageType::start, attempt, agent::to_json(options_.node_start(node, attempt, master_port_)));
+  send(node, MessageType::start, attempt, start_body(node, attempt));
 }
 
-/// A failed send needs no handling here: the channel's end is reported by its closed handler.
+json Head::start_body(int node, uint32_t attempt) {
+  return agent::to_json(options_.node_start(node, attempt, master_port_));
+}
+
 void Head::send(int node, MessageType type, uint32_t attempt, const json& body) {
-  Connection* connection = agents_[node].connection;
-  if (!connection) return note(std::string("no agent to send ") + to_string(type) + " to node " + std::to_string(node));
-  if (Status s = connection->channel->send(type, attempt, body); !s) note(s.error().message);
+  if (Status s = tree_->send(node, type, attempt, body); !s) note(s.error().message);
 }
 
 // --- agents ---------------------------------------------------------------------------------------------------------
 
-void Head::on_channel(std::shared_ptr<agent::Channel> channel) {
-  connections_.push_back(std::make_unique<Connection>());
-  Connection* connection = connections_.back().get();
-  connection->channel = std::move(channel);
-  connection->channel->start([this, connection](Message message) { on_message(*connection, std::move(message)); },
-                             [this, connection](Status status) {
-                               on_closed(*connection, status ? "connection closed" : status.error().message);
-                             });
-}
-
-void Head::on_message(Connection& connection, Message message) {
-  if (connection.node < 0) return on_hello(connection, message);
+void Head::on_message(int node, Message message) {
+  status_.on_heard(node, now());
   switch (message.type) {
-    case MessageType::exchange_put: return on_exchange(connection.node, message);
-    case MessageType::heartbeat: return;
+    case MessageType::exchange_put: return on_exchange(node, message);
+    case MessageType::notice: return on_notice(message);
+    case MessageType::heartbeat: return on_heartbeat(node, message.body);
+    case MessageType::stacks: return control_ ? control_->on_stacks(node, message.body) : void();
     case MessageType::output: {
       Result<Output> output = output_from_message(message);
-      if (!output) return drop(connection, output.error().message);
+      if (!output) return distrust(node, output.error().message);
       return observer_.on_output(*output);
     }
     default: break;
   }
-  Result<std::optional<Event>> event =
-      event_from_message(message, connection.node, options_.supervisor.node_of_rank);
-  if (!event) return drop(connection, event.error().message);
+  Result<std::optional<Event>> event = event_from_message(message, node, options_.supervisor.node_of_rank);
+  if (!event) return distrust(node, event.error().message);
   if (message.type == MessageType::progress && message.attempt == supervisor_.state().attempt) {
+    status_.on_progress(message.body);
     observer_.on_progress(message.attempt, message.body, now());
+  }
+  if (*event && message.type == MessageType::rank_started) {
+    const json pid = message.body.value("pid", json(0));
+    status_.on_pid((*event)->rank, pid.is_number_integer() ? pid.get<int64_t>() : 0);
   }
   if (*event) handle(std::move(**event));
 }
 
-void Head::on_hello(Connection& connection, const Message& message) {
-  Result<Hello> hello = hello_from_message(message, options_.supervisor.nodes);
-  if (!hello) return drop(connection, hello.error().message);
-  AgentLife& agent = agents_[hello->node];
-  if (agent.connection) return drop(connection, "node " + std::to_string(hello->node) + " has an agent already");
-  connection.node = hello->node;
-  agent.connection = &connection;
-  handle(Event{.kind = EventKind::agent_joined, .node = hello->node, .host = hello->host});
+/// An inner agent's heartbeat speaks for all agents below it but those that it names.
+void Head::on_heartbeat(int node, const json& body) {
+  status_.on_heartbeat(body, now());
+  const auto silent = body.find("silent");
+  for (const int n : tree_->joined()) {
+    const bool named = silent != body.end() && silent->is_array() &&
+                       std::find(silent->begin(), silent->end(), json(n)) != silent->end();
+    if (n != node && !named && tree_->is_below(n, node)) status_.on_heard(n, now());
+  }
 }
 
-void Head::on_closed(Connection& connection, const std::string& why) {
-  const int node = connection.node;
-  std::erase_if(connections_, [&](const auto& c) { return c.get() == &connection; });
-  if (node < 0) return note("a connection ended before it said which node it is: " + why);
-  agents_[node].connection = nullptr;
+/// A frozen agent (or its whole machine) keeps its connection: only the heartbeat that does not come tells of it.
+void Head::watch_silence() {
+  silence_timer_.expires_after(kSilenceLook);
+  silence_timer_.async_wait([this, due = now() + kSilenceLook](boost::system::error_code ec) {
+    if (ec) return;
+    // Who was stopped himself has not listened.
+    const bool was_stopped = now() - due > kSilenceLook;
+    for (const int node : tree_->joined()) {
+      if (was_stopped) status_.on_heard(node, now());
+      const auto silence = status_.silence(node, now());
+      if (silence < options_.silence_limit || supervisor_.state().nodes[node].state != NodeState::joined) continue;
+      handle(Event{.kind = EventKind::agent_silent, .node = node,
+                   .text = "no heartbeat for " + std::to_string(silence / std::chrono::seconds(1)) + " s"});
+    }
+    watch_silence();
+  });
+}
+
+/// Comes from every agent at about the same time, and after this process' own signal: a later preemption changes
+/// nothing.
+void Head::on_notice(const Message& message) {
+  const auto signal = message.body.find("signal");
+  const bool known = signal != message.body.end() && (*signal == SIGTERM || *signal == SIGUSR1);
+  if (known && !gathering_) handle(Event{.kind = EventKind::preempt, .signal = signal->get<int>()});
+}
+
+void Head::on_joined(int node, const Message& message) {
+  const Result<Hello> hello = hello_from_message(message, options_.supervisor.nodes);
+  agents_[node].host = hello->host;
+  status_.on_heard(node, now());
+  backend_->joined(node);
+  if (gathering_) return gathered(node, message);
+  handle(Event{.kind = EventKind::agent_joined, .node = node, .host = hello->host});
+}
+
+void Head::on_lost(int node, const std::string& why) {
+  if (control_) control_->on_node_lost(node);
+  if (gathering_) return fail_gathering("lost the agent of node " + std::to_string(node) + ": " + why);
+  backend_->disconnected(node);
   const bool ended = agents_[node].process_ended;
   handle(Event{.kind = EventKind::agent_lost, .node = node, .text = ended ? agents_[node].how_it_ended : why});
   if (ended) handle(Event{.kind = EventKind::agent_gone, .node = node});
+}
+
+/// What a broken agent says must not take the head down, nor be acted upon.
+void Head::distrust(int node, const std::string& why) {
+  note("node " + std::to_string(node) + " is given up: " + why);
+  (void)tree_->send(node, MessageType::goodbye, supervisor_.state().attempt, json::object());
+  boost::asio::post(io_, [this, node, why] { tree_->give_up(node, why); });
 }
 
 /// The process that the back end started watches over the agent's; only when the connection has ended as well is the
@@ -231,7 +330,11 @@ void Head::on_process_ended(int node, const std::string& how) {
   AgentLife& agent = agents_[node];
   agent.process_ended = true;
   agent.how_it_ended = "its process " + how;
-  if (agent.connection) return;
+  if (tree_->is_joined(node)) return tree_->give_up(node, agent.how_it_ended);
+  if (gathering_) {
+    return fail_gathering("the agent of node " + std::to_string(node) + " did not come: " + agent.how_it_ended +
+                          last_words(node));
+  }
   const bool known = supervisor_.state().nodes[node].state == NodeState::lost;
   if (!known) handle(Event{.kind = EventKind::agent_lost, .node = node, .text = agent.how_it_ended + last_words(node)});
   handle(Event{.kind = EventKind::agent_gone, .node = node});
@@ -266,15 +369,11 @@ void Head::on_exchange(int node, const Message& message) {
   }
 }
 
-void Head::drop(Connection& connection, const std::string& why) {
-  note("connection from " + connection.channel->peer() + " dropped: " + why);
-  connection.channel->abort();
-  boost::asio::post(io_, [this, &connection, why] { on_closed(connection, why); });  // no callback follows an abort
-}
-
 // --- small parts ----------------------------------------------------------------------------------------------------
 
-void Head::note(const std::string& text) { observer_.on_note(text); }
+void Head::note(const std::string& text) {
+  if (observer_.on_note) observer_.on_note(text);  // while agents gather nobody watches yet
+}
 
 /// What an agent that never connected has to say: the last line of its log.
 std::string Head::last_words(int node) const {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,12 +16,15 @@
 
 #include "agent/credentials.hpp"
 #include "agent/rank_spec.hpp"
-#include "agent/secure_channel.hpp"
 #include "launcher/backend.hpp"
 #include "launcher/event_log.hpp"
+#include "launcher/head_control.hpp"
 #include "launcher/head_messages.hpp"
+#include "launcher/head_status.hpp"
+#include "launcher/head_tree.hpp"
 #include "launcher/rendezvous.hpp"
 #include "launcher/supervisor.hpp"
+#include "topology/cluster.hpp"
 
 namespace mds::launcher {
 
@@ -29,6 +33,11 @@ struct HeadOptions {
   Backend backend = Backend::automatic;
   BackendOptions backend_options;
   std::string address = "127.0.0.1";       ///< of the interface that agents reach; only this one is bound
+  std::optional<LoggedRun> earlier{};      ///< the run is resumed: what its event log says so far
+  bool preempt_on_term = false;            ///< SIGTERM is a preemption (as SIGUSR1 always is), not the user's stop
+  int fan_out = HeadTree::kFanOut;         ///< connections of the head, and of each agent to agents below it
+  std::chrono::milliseconds silence_limit{15'000};  ///< without a heartbeat, then an agent is given up
+  bool gather = false;                     ///< agents come first and bring their machines: gather(), then settle()
   /// The ranks of one node in one attempt; `master_port` was free on this machine a moment ago.
   std::function<agent::NodeStart(int node, uint32_t attempt, int master_port)> node_start;
 };
@@ -44,11 +53,21 @@ struct HeadObserver {
 
 class Head {
  public:
-  /// Binds the listener, creates <run_folder>/events.jsonl and takes over SIGINT, SIGTERM and SIGHUP.
+  /// Binds the listener, creates (resumed: appends to) <run_folder>/events.jsonl and takes over SIGINT, SIGTERM, SIGHUP
+  /// and SIGUSR1.
   static Result<std::unique_ptr<Head>> open(HeadOptions options, HeadObserver observer);
   Head(const Head&) = delete;
   Head& operator=(const Head&) = delete;
   ~Head();
+
+  /// Only with HeadOptions::gather, where `supervisor` says but the number of nodes: starts every agent and waits until
+  /// each has said hello with the machine that it found. Errors: unavailable (an agent ended or did not come, with the
+  /// reason), denied (a signal: exit_signal() has it).
+  Result<std::vector<topology::Machine>> gather();
+  int exit_signal() const { return gather_signal_; }
+  /// What open() could not know before gather(): the rest of the options, and who watches.
+  Status settle(SupervisorConfig supervisor, std::function<agent::NodeStart(int, uint32_t, int)> node_start,
+                HeadObserver observer);
 
   /// Runs the job to its end and returns the exit code. Call once.
   int run();
@@ -57,19 +76,17 @@ class Head {
   TimePoint now() const;
 
  private:
-  struct Connection {
-    std::shared_ptr<agent::Channel> channel;
-    int node = -1;                         ///< -1 before its hello
-  };
   struct AgentLife {
-    Connection* connection = nullptr;      ///< the one that said hello for this node
     bool process_ended = true;
     std::string how_it_ended{};
+    std::string host{};                    ///< once it has said hello
   };
 
   Head(HeadOptions options, HeadObserver observer);
   Status open_parts();
+  Status open_log();
 
+  void open_control();
   void handle(Event event);
   void execute(const Effect& effect);
   void await_signal();
@@ -78,13 +95,17 @@ class Head {
   void send_start(int node, uint32_t attempt);
   void send(int node, agent::MessageType type, uint32_t attempt, const nlohmann::json& body);
 
-  void on_channel(std::shared_ptr<agent::Channel> channel);
-  void on_message(Connection& connection, agent::Message message);
-  void on_hello(Connection& connection, const agent::Message& message);
-  void on_closed(Connection& connection, const std::string& why);
+  Status open_tree();
+  nlohmann::json start_body(int node, uint32_t attempt);
+  void on_message(int node, agent::Message message);
+  void on_heartbeat(int node, const nlohmann::json& body);
+  void watch_silence();
+  void on_notice(const agent::Message& message);
+  void on_joined(int node, const agent::Message& hello);
+  void on_lost(int node, const std::string& why);
   void on_process_ended(int node, const std::string& how);
   void on_exchange(int node, const agent::Message& message);
-  void drop(Connection& connection, const std::string& why);
+  void distrust(int node, const std::string& why);
   void note(const std::string& text);
   std::string last_words(int node) const;
 
@@ -99,15 +120,24 @@ class Head {
   agent::Credentials credentials_;
   std::unique_ptr<EventLog> log_;
   std::unique_ptr<AgentBackend> backend_;
-  std::unique_ptr<agent::Listener> listener_;
-  std::vector<std::unique_ptr<Connection>> connections_;
+  std::unique_ptr<HeadTree> tree_;
   std::vector<AgentLife> agents_;
+  HeadStatus status_;
+  boost::asio::steady_timer silence_timer_{io_};
+  std::unique_ptr<HeadControl> control_;
   std::deque<Event> pending_;              ///< events that arose while another was being handled
   bool handling_ = false;
   bool log_failed_ = false;
   int64_t started_attempt_ = -1;           ///< that master_port_ and the rendezvous belong to
   int master_port_ = 0;
   int exit_code_ = 0;
+
+  bool gathering_ = false;
+  std::vector<std::optional<topology::Machine>> machines_;  ///< while gathering
+  std::string gather_failure_;
+  int gather_signal_ = 0;
+  void gathered(int node, const agent::Message& hello);
+  void fail_gathering(const std::string& why);
 };
 
 /// A TCP port that is free on `address` now. It is not held: a program that takes it before rank 0 listens makes that

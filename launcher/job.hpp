@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "container/container.hpp"
+#include "slurm/allocation.hpp"
 #include "topology/placement.hpp"
 #include "trainer/config.hpp"
 
@@ -25,9 +27,31 @@ struct RestartConfig {
   int no_progress_limit = 3;             ///< attempts without a new checkpoint or step before giving up
 };
 
+/// [slurm]: what `submit` and `sbatch` ask for. Empty and 0 leave it to the cluster.
+struct SlurmConfig {
+  std::string partition, account, time;
+  int64_t memory = 0;                               ///< bytes a node
+  std::chrono::milliseconds signal_before_end{120'000};
+  bool requeue = true;
+  bool exclusive = true;
+  std::string array;                                ///< "1-8%2"
+  std::vector<std::string> setup;                   ///< lines of shell before mdslaunch starts
+  std::vector<std::string> extra;                   ///< more options of sbatch
+  bool operator==(const SlurmConfig&) const = default;
+};
+
 struct MetricsConfig {
   bool tensorboard = true;
   int64_t interval = 1;  ///< steps between records
+};
+
+/// Keys that say "auto" and wait for the machines (launcher/plan_cost_auto.hpp): their values are placeholders.
+struct LeftOpen {
+  bool tensor = false, pipeline = false, context = false, data = false, sequence_parallel = false, micro_batch = false;
+
+  bool layout() const { return tensor || pipeline || context; }
+  bool any() const { return layout() || data || sequence_parallel || micro_batch; }
+  bool operator==(const LeftOpen&) const = default;
 };
 
 struct Job {
@@ -37,11 +61,21 @@ struct Job {
   int ranks_per_node = 1;  ///< gpus_per_node, or ranks_per_node with devices = "cpu"
   Backend backend = Backend::automatic;
   std::vector<std::string> hosts;
+  std::string include, exclude;            ///< of a hostfile, as DeepSpeed's options
+  std::string interface;                   ///< that the head listens on: a name, an address; empty: found out
+  std::string ssh_config, mpirun;
+  std::vector<std::string> node_names{};   ///< host of each node (perhaps more); none with the local back end
+  std::vector<slurm::Component> components{};  ///< of the Slurm job that this runs in
+  SlurmConfig slurm{};
   std::string output_dir = "runs";         ///< absolute once loaded
   std::map<std::string, std::string> env;  ///< added to every rank's environment
   std::vector<std::string> payload;        ///< empty: mdstrain
+  container::Container container;          ///< runtime none: ranks run on the host
+  std::vector<std::string> container_binds;  ///< as written; container.binds has them
+  std::string container_trainer = "mdstrain";  ///< inside the image
   std::string model_preset;                ///< as written; its shape is already in trainer.model
   trainer::TrainerConfig trainer;          ///< meaningful without payload; parallel is always
+  LeftOpen left_open;
   HealthConfig health;
   RestartConfig restart;
   MetricsConfig metrics;

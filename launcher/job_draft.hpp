@@ -8,17 +8,22 @@
 #include <vector>
 
 #include "launcher/job_document.hpp"
+#include "launcher/surroundings.hpp"
 
 namespace mds::launcher {
 
 struct JobDraft {
   Job job;
+  Surroundings surroundings;
+  bool given_by_allocation = false;                    ///< job.gpus_per_node is what the Slurm job has
   std::string file;                                    ///< as given, for messages
   std::map<std::string, const DocumentMember*> given;  ///< by "section.key"; not those that say "auto"
   std::map<std::string, Place> sections;               ///< those that are in the file
+  std::set<std::string> open;                          ///< keys that say "auto" where that is not the default
   std::set<std::string> bad;                           ///< keys whose value is not to be relied on
   std::vector<JobProblem> problems;
 
+  bool is_open(const std::string& path) const { return open.count(path) != 0; }
   bool has(const std::string& path) const { return given.count(path) != 0; }
   bool is_bad(const std::string& path) const { return bad.count(path) != 0; }
   bool any_bad(const std::vector<std::string>& paths) const;
@@ -42,7 +47,9 @@ struct JobDraft {
 void resolve(JobDraft& draft);
 
 /// The parts of resolve(), in its order.
-void resolve_ranks(JobDraft& draft);  ///< devices, hosts, nodes, the rank grid
+void resolve_hosts(JobDraft& draft);  ///< back end, hosts, nodes
+void resolve_ranks(JobDraft& draft);  ///< all of that, devices, the rank grid
+void resolve_container(JobDraft& draft);
 void resolve_payload(JobDraft& draft);
 void resolve_model(JobDraft& draft);
 void resolve_training(JobDraft& draft);

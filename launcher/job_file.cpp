@@ -61,8 +61,9 @@ std::vector<std::pair<const Key*, KeyValue>> convert_keys(JobDraft& draft) {
     const auto found = draft.given.find(key.path());
     if (found == draft.given.end()) continue;
     const DocumentNode& node = found->second->node;
-    const bool left_open = key.automatic && node.text() && *node.text() == "auto";
+    const bool left_open = (key.automatic || key.on_request) && node.text() && *node.text() == "auto";
     if (left_open) {
+      if (key.on_request) draft.open.insert(key.path());
       draft.given.erase(found);
       continue;
     }
@@ -144,8 +145,10 @@ void sort_by_place(std::vector<JobProblem>& problems) {
 
 }  // namespace
 
-JobFileResult parse_job(const std::string& text, const std::string& file, const std::vector<std::string>& overrides) {
+JobFileResult parse_job(const std::string& text, const std::string& file, const std::vector<std::string>& overrides,
+                        const Surroundings& surroundings) {
   JobDraft draft;
+  draft.surroundings = surroundings;
   draft.file = file;
   DocumentTable document;
   draft.problems = parse_document(text, file, document);
@@ -172,7 +175,8 @@ JobFileResult parse_job(const std::string& text, const std::string& file, const 
   return {std::move(draft.job), {}};
 }
 
-JobFileResult load_job(const std::string& path, const std::vector<std::string>& overrides) {
+JobFileResult load_job(const std::string& path, const std::vector<std::string>& overrides,
+                       const Surroundings& surroundings) {
   std::error_code error;
   const auto failed = [&](const std::string& why) { return JobFileResult{std::nullopt, {{path, 0, 0, why}}}; };
   if (!fs::exists(path, error)) return failed("there is no such job file");
@@ -182,7 +186,7 @@ JobFileResult load_job(const std::string& path, const std::vector<std::string>& 
   std::string text(kJobFileBytesMax + 1, '\0');  // one more, so that parse_document() sees what is too large
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(in.gcount()));
-  return parse_job(text, path, overrides);
+  return parse_job(text, path, overrides, surroundings);
 }
 
 std::string format(const JobProblem& problem) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launcher/job.hpp"
+#include "launcher/surroundings.hpp"
 
 namespace mds::launcher {
 
@@ -25,10 +26,12 @@ struct JobFileResult {
 
 /// Reads, parses and validates; `overrides` are "section.key=value" (value in TOML; bare words are strings). Relative
 /// paths in the file are relative to the file's folder for data, to the working folder for output_dir.
-JobFileResult load_job(const std::string& path, const std::vector<std::string>& overrides);
+JobFileResult load_job(const std::string& path, const std::vector<std::string>& overrides,
+                       const Surroundings& surroundings = {});
 
 /// The same on a text already in memory; `file` is used in messages.
-JobFileResult parse_job(const std::string& text, const std::string& file, const std::vector<std::string>& overrides);
+JobFileResult parse_job(const std::string& text, const std::string& file, const std::vector<std::string>& overrides,
+                        const Surroundings& surroundings = {});
 
 std::string format(const JobProblem& problem);
 

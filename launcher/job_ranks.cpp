@@ -1,10 +1,5 @@
-// Resolving what runs where: devices, hosts, nodes and the rank grid.
-#include <unistd.h>
-
+// Resolving what runs where: devices and the rank grid (job_hosts.cpp: the machines).
 #include <algorithm>
-#include <array>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "launcher/job_draft.hpp"
@@ -16,64 +11,13 @@ namespace mds::launcher {
 namespace {
 
 constexpr int64_t kRanksMax = 1 << 20;
-constexpr int64_t kHostfileBytesMax = 1 << 20;
-
-bool is_this_machine(const std::string& host) {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return host == "localhost" || host == "127.0.0.1" || host == name.data();
-}
-
-// job.hosts = "file": a hostfile, whose slots stand for ranks_per_node or gpus_per_node.
-void read_hostfile(JobDraft& draft) {
-  namespace fs = std::filesystem;
-  fs::path path = draft.job.hosts.front();
-  if (path.is_relative() && !draft.from_set("job.hosts")) path = fs::path(draft.file).parent_path() / path;
-  std::error_code error;
-  const bool readable = fs::is_regular_file(path, error) && fs::file_size(path, error) <= kHostfileBytesMax;
-  std::ifstream in(path);
-  if (!readable || !in) {
-    return draft.report("job.hosts", "job.hosts: cannot read the hostfile " + path.string() +
-                                         "; a string is a hostfile's path, a list names hosts: [\"name\"]");
-  }
-  std::stringstream text;
-  text << in.rdbuf();
-  const Result<Hostfile> hostfile = parse_hostfile(text.str());
-  if (!hostfile) return draft.report("job.hosts", "job.hosts: " + path.string() + ": " + hostfile.error().message);
-  draft.job.hosts = hostfile->hosts;
-  if (hostfile->slots != 0 && !draft.has("job.gpus_per_node") && !draft.has("job.ranks_per_node")) {
-    draft.job.ranks_per_node = hostfile->slots;
-    draft.note("ranks per node = " + std::to_string(hostfile->slots) + ": the hostfile's slots");
-  }
-}
-
-void resolve_hosts(JobDraft& draft) {
-  Job& job = draft.job;
-  if (job.backend == Backend::automatic) job.backend = Backend::local;
-  if (!draft.has("job.hosts") || draft.is_bad("job.hosts")) return;
-  if (draft.given.at("job.hosts")->node.text()) read_hostfile(draft);
-  if (draft.is_bad("job.hosts")) return;
-  for (const std::string& host : job.hosts) {
-    if (is_this_machine(host)) continue;
-    return draft.report("job.hosts",
-                        "not available yet in this version: other machines than this one in job.hosts (\"" + host +
-                            "\"); leave job.hosts out for virtual nodes of this machine");
-  }
-  const int hosts = static_cast<int>(job.hosts.size());
-  if (!draft.has("job.nodes")) {
-    job.nodes = std::max(1, hosts);
-  } else if (!draft.is_bad("job.nodes") && hosts != 0 && hosts < job.nodes) {
-    draft.report("job.hosts", "job.hosts lists " + std::to_string(hosts) +
-                                  " for job.nodes = " + std::to_string(job.nodes) + "; add hosts or lower job.nodes");
-  }
-}
 
 void resolve_devices(JobDraft& draft) {
   using topology::DeviceKind;
   Job& job = draft.job;
   const bool gpus = draft.has("job.gpus_per_node");
   const bool ranks = draft.has("job.ranks_per_node");
-  if (!draft.has("job.devices")) job.device = gpus ? DeviceKind::cuda : DeviceKind::cpu;
+  if (!draft.has("job.devices")) job.device = gpus || draft.given_by_allocation ? DeviceKind::cuda : DeviceKind::cpu;
   if (draft.is_bad("job.devices")) return;
   const bool cuda = job.device == DeviceKind::cuda;
   job.trainer.cuda = cuda;
@@ -91,9 +35,10 @@ void resolve_devices(JobDraft& draft) {
     draft.report("job.ranks_per_node",
                  "job.ranks_per_node is for CPU jobs; with job.devices = \"cuda\" use "
                  "job.gpus_per_node");
-  } else if (cuda && !gpus && job.hosts.empty()) {
+  } else if (cuda && !gpus && job.hosts.empty() && !draft.given_by_allocation) {
     draft.report("job.devices", "job.devices = \"cuda\" needs job.gpus_per_node");
-  } else if (!gpus && !ranks && !draft.has("job.devices") && job.payload.empty() && job.hosts.empty()) {
+  } else if (!gpus && !ranks && !draft.has("job.devices") && job.payload.empty() && job.hosts.empty() &&
+             !draft.given_by_allocation) {
     draft.report("job.gpus_per_node",
                  "[job] does not say what to run on: give gpus_per_node = N, or devices = \"cpu\" "
                  "with ranks_per_node = N");
@@ -120,6 +65,26 @@ std::string written_axis(const JobDraft& draft, bool with_data) {
   return "parallel.tensor";
 }
 
+// Axes that say "auto" count as 1 until the machines are known (launcher/plan_cost_auto.hpp), and what is checked with
+// them is checked then. False if an "auto" can never be settled.
+bool note_open_axes(JobDraft& draft) {
+  LeftOpen& open = draft.job.left_open;
+  open.tensor = draft.is_open("parallel.tensor");
+  open.pipeline = draft.is_open("parallel.pipeline");
+  open.context = draft.is_open("parallel.context");
+  open.sequence_parallel = draft.is_open("parallel.sequence_parallel") ||
+                           (open.tensor && !draft.has("parallel.sequence_parallel"));
+  open.data = open.layout() && !draft.has("parallel.data");
+  if (!open.layout() && !open.sequence_parallel) return true;
+  if (draft.sections.count("payload")) {
+    draft.report("parallel.tensor", "\"auto\" under [parallel] needs a model to judge layouts by, and this job runs "
+                                    "payload.command; give numbers");
+    return false;
+  }
+  if (open.layout()) draft.bad.insert({"parallel.tensor", "parallel.pipeline", "parallel.data"});
+  return true;
+}
+
 void resolve_grid(JobDraft& draft) {
   Job& job = draft.job;
   trainer::ParallelConfig& parallel = job.trainer.parallel;
@@ -134,6 +99,7 @@ void resolve_grid(JobDraft& draft) {
     draft.bad.insert("parallel.data");
     return;
   }
+  if (!note_open_axes(draft)) return;
   const int64_t world = int64_t{job.nodes} * job.ranks_per_node;
   const std::string ranks = std::to_string(world) + " ranks (job.nodes = " + std::to_string(job.nodes) + " x " +
                             std::to_string(job.ranks_per_node) + " a node)";
@@ -143,12 +109,13 @@ void resolve_grid(JobDraft& draft) {
   const double others = 1.0 * parallel.tensor * parallel.pipeline * parallel.context;  // up to 2^60: exact enough
   const double product = with_data ? others * parallel.data : others;
   const bool fits = product <= static_cast<double>(world) && world % static_cast<int64_t>(product) == 0;
-  if (!fits || (with_data && static_cast<int64_t>(product) != world)) {
+  const bool whole = job.left_open.layout() || static_cast<int64_t>(product) == world;
+  if (!fits || (with_data && !whole)) {
     draft.bad.insert("parallel.data");
     return draft.report(written_axis(draft, with_data), grid_text(parallel, with_data) + " does not make the job's " +
                                                             ranks + "; change job.nodes, ranks a node or [parallel]");
   }
-  if (with_data) return;
+  if (with_data || job.left_open.layout()) return;
   parallel.data = static_cast<int>(world / static_cast<int64_t>(product));
   draft.note("parallel.data = " + std::to_string(parallel.data) + ": the job has " + ranks + " and " +
              grid_text(parallel, false));

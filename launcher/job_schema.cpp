@@ -56,6 +56,7 @@ struct Row {
   Row&& not_yet_above(double limit) && { return key.not_yet_above = limit, std::move(*this); }
   Row&& required() && { return key.required = true, std::move(*this); }
   Row&& automatic() && { return key.automatic = true, std::move(*this); }
+  Row&& on_request() && { return key.on_request = true, std::move(*this); }
   Row&& or_one() && { return key.or_one = true, std::move(*this); }
   Row&& count(size_t n) && { return key.count = n, std::move(*this); }
   Row&& above_min() && { return key.above_min = true, std::move(*this); }
@@ -109,6 +110,18 @@ Slot hang_timeout_slot() {
           }};
 }
 
+// A key whose "auto" waits for the machines: LeftOpen remembers it.
+template <typename Access, typename Open>
+Slot open_slot(Access, Open) {
+  return {[](Job& job, const KeyValue& value) { assign(Access{}(job), value); },
+          [](const Job& job) -> KeyValue {
+            if (Open{}(job)) return std::string("auto");
+            return read(Access{}(job));
+          }};
+}
+#define MDS_OPEN_FIELD(path, open) \
+  open_slot([](auto& job) -> auto& { return job.path; }, [](const Job& job) { return job.left_open.open; })
+
 Slot data_path_slot() {
   return {[](Job& job, const KeyValue& value) {
             job.trainer.data.sources.clear();
@@ -158,42 +171,76 @@ std::vector<Row> launch_rows() {
           .at(MDS_FIELD(device)),
       integer("job.gpus_per_node", "GPUs, and so ranks, on each node.").from(1, 1024).at(MDS_FIELD(ranks_per_node)),
       integer("job.ranks_per_node", "Ranks on each node of a CPU job.").from(1, 4096).at(MDS_FIELD(ranks_per_node)),
-      choice("job.backend", {"auto", "local", "slurm", "mpi", "ssh"}, "How agents are started on the nodes.")
-          .not_yet({"slurm", "mpi", "ssh"})
+      choice("job.backend", {"auto", "local", "slurm", "mpi", "ssh"},
+             "How agents are started on the nodes; \"auto\": slurm in a Slurm job, ssh where hosts names other "
+             "machines, else local.")
           .at(MDS_FIELD(backend)),
-      texts("job.hosts", "Host names, or the path of a DeepSpeed hostfile (lines \"name slots=N\").")
+      texts("job.hosts",
+            "Host names, \"gpu[01-16]\" for many, or the path of a DeepSpeed hostfile (lines \"name slots=N\").")
           .or_one()
           .at(MDS_FIELD(hosts)),
+      text("job.include", "Of these hosts only: \"name@name\", as DeepSpeed's --include.").at(MDS_FIELD(include)),
+      text("job.exclude", "Without these hosts: \"name@name\", as DeepSpeed's --exclude.").at(MDS_FIELD(exclude)),
+      text("job.interface",
+           "Interface (a name or an address) that the launcher listens on for agents; default: the one that reaches "
+           "the nodes, loopback if all are this machine.")
+          .at(MDS_FIELD(interface)),
+      text("job.ssh_config", "File for ssh -F.").at(MDS_FIELD(ssh_config)),
+      text("job.mpirun", "Name or path of the MPI's start program; default: mpirun.").at(MDS_FIELD(mpirun)),
       text("job.output_dir", "Where run folders are made; relative to the working folder.").at(MDS_FIELD(output_dir)),
       table("job.env", "Variables added to every rank's environment.").at(MDS_FIELD(env)),
 
       texts("payload.command", "Program and arguments to run on every rank, under torchrun's contract.")
           .at(MDS_FIELD(payload)),
 
-      choice("container.runtime", {"none", "auto", "apptainer", "enroot", "podman", "charliecloud"},
-             "Runtime that starts the image on each node."),
-      text("container.image", "Image file or name."),
-      text("container.sha256", "Digest that the image must have."),
-      texts("container.binds", "Folders of the host to mount, \"source:target[:ro]\"."),
-      table("container.env", "Variables set inside the container."),
-      boolean("container.read_only", "Mount the image read-only."),
+      choice("container.runtime", {"none", "auto", "apptainer", "enroot", "charliecloud", "podman", "bubblewrap"},
+             "Runtime that starts the image, once on each node; \"auto\": the first that works there.")
+          .at(MDS_FIELD(container.runtime)),
+      text("container.image", "Image file (SIF, squashfs, tar archive) or root folder.").at(MDS_FIELD(container.image)),
+      text("container.sha256",
+           "Digest that the image file must have; it is verified on every node before a rank starts.")
+          .at(MDS_FIELD(container.sha256)),
+      texts("container.binds", "Folders of the host to mount, \"source:target[:ro]\" (a colon in a path: \"\\:\").")
+          .at(MDS_FIELD(container_binds)),
+      table("container.env", "Variables set inside the container.").at(MDS_FIELD(container.env)),
+      texts("container.inherit",
+            "Variables of your environment that ranks inside see; \"WANDB_*\" for all that begin so.")
+          .at(MDS_FIELD(container.inherit)),
+      boolean("container.read_only", "Mount the image read-only.").at(MDS_FIELD(container.read_only)),
+      text("container.working_dir", "Folder inside that ranks start in; default: the run folder.")
+          .at(MDS_FIELD(container.working_dir)),
+      texts("container.runtime_options", "Options passed to the runtime as they are.")
+          .at(MDS_FIELD(container.runtime_options)),
+      text("container.trainer", "mdstrain inside the image, a path or a name in its PATH.")
+          .at(MDS_FIELD(container_trainer)),
+  };
+}
 
-      integer("parallel.tensor", "Ranks that share every layer (tensor parallel).")
+std::vector<Row> parallel_rows() {
+  return {
+      integer("parallel.tensor",
+              "Ranks that share every layer (tensor parallel); \"auto\": what the cost model finds quickest.")
           .from(1, kRanksMax)
-          .at(MDS_FIELD(trainer.parallel.tensor)),
-      integer("parallel.pipeline", "Stages that the layers are divided into (pipeline parallel).")
+          .on_request()
+          .at(MDS_OPEN_FIELD(trainer.parallel.tensor, tensor)),
+      integer("parallel.pipeline",
+              "Stages that the layers are divided into (pipeline parallel); \"auto\": as parallel.tensor.")
           .from(1, 4096)
-          .at(MDS_FIELD(trainer.parallel.pipeline)),
-      integer("parallel.context", "Ranks that share every sequence (context parallel).")
+          .on_request()
+          .at(MDS_OPEN_FIELD(trainer.parallel.pipeline, pipeline)),
+      integer("parallel.context", "Ranks that share every sequence (context parallel); \"auto\": as parallel.tensor.")
           .from(1, kRanksMax)
           .not_yet_above(1)
-          .at(MDS_FIELD(trainer.parallel.context)),
+          .on_request()
+          .at(MDS_OPEN_FIELD(trainer.parallel.context, context)),
       integer("parallel.data", "Replicas that share the batch; \"auto\": ranks / (tensor x pipeline x context).")
           .from(1, kRanksMax)
           .automatic()
-          .at(MDS_FIELD(trainer.parallel.data)),
-      boolean("parallel.sequence_parallel", "Divide the activations between tensor-parallel regions, too.")
-          .at(MDS_FIELD(trainer.parallel.sequence_parallel)),
+          .at(MDS_OPEN_FIELD(trainer.parallel.data, data)),
+      boolean("parallel.sequence_parallel",
+              "Divide the activations between tensor-parallel regions, too; \"auto\": wherever tensor is above 1.")
+          .on_request()
+          .at(MDS_OPEN_FIELD(trainer.parallel.sequence_parallel, sequence_parallel)),
       choice("parallel.schedule", {"gpipe", "1f1b", "interleaved", "zero-bubble"},
              "Order of micro batches in the pipeline.")
           .not_yet({"interleaved", "zero-bubble"})
@@ -292,11 +339,11 @@ std::vector<Row> training_rows() {
           .required()
           .at(MDS_FIELD(trainer.training.global_batch_size)),
       integer("training.micro_batch_size",
-              "Samples in one forward pass; \"auto\": the largest divisor of a replica's share of at most 8192 tokens "
-              "that leaves each pipeline stage a micro batch.")
+              "Samples in one forward pass; \"auto\": on GPUs what the cost model finds quickest, on CPUs the largest "
+              "divisor of a replica's share of at most 8192 tokens that leaves each pipeline stage a micro batch.")
           .from(1, kSizeMax)
           .automatic()
-          .at(MDS_FIELD(trainer.training.micro_batch_size)),
+          .at(MDS_OPEN_FIELD(trainer.training.micro_batch_size, micro_batch)),
       choice("training.precision", {"fp32", "bf16", "fp16", "fp8"}, "Type of the computation; masters are always fp32.")
           .not_yet({"fp16", "fp8"})
           .at(MDS_FIELD(trainer.training.precision)),
@@ -393,12 +440,20 @@ std::vector<Row> supervision_rows() {
           .from(1, 1 << 20)
           .at(MDS_FIELD(restart.no_progress_limit)),
 
-      text("slurm.partition", "Partition."),
-      text("slurm.account", "Account."),
-      text("slurm.time", "Time limit, as Slurm writes it."),
-      size("slurm.memory", "Memory on each node."),
-      duration("slurm.signal_before_end", "How long before the time limit a checkpoint is asked for."),
-      texts("slurm.extra", "More options for sbatch."),
+      text("slurm.partition", "Partition.").at(MDS_FIELD(slurm.partition)),
+      text("slurm.account", "Account.").at(MDS_FIELD(slurm.account)),
+      text("slurm.time", "Time limit, as Slurm writes it: \"2-00:00:00\".").at(MDS_FIELD(slurm.time)),
+      size("slurm.memory", "Memory on each node; 0: all of it.").at(MDS_FIELD(slurm.memory)),
+      duration("slurm.signal_before_end", "How long before the time limit a checkpoint is asked for.")
+          .at(MDS_FIELD(slurm.signal_before_end)),
+      boolean("slurm.requeue", "Queue the job again when the time limit stops it, and let Slurm do so after a failure.")
+          .at(MDS_FIELD(slurm.requeue)),
+      boolean("slurm.exclusive", "Whole nodes.").at(MDS_FIELD(slurm.exclusive)),
+      text("slurm.array", "Run so many of this job, \"1-8%2\": each with its number as data.seed and training.seed.")
+          .at(MDS_FIELD(slurm.array)),
+      texts("slurm.setup", "Lines of shell for the script before mdslaunch: \"module load openmpi\".")
+          .at(MDS_FIELD(slurm.setup)),
+      texts("slurm.extra", "More options for sbatch: \"--qos=high\".").at(MDS_FIELD(slurm.extra)),
 
       boolean("metrics.tensorboard", "Write TensorBoard event files.").at(MDS_FIELD(metrics.tensorboard)),
       integer("metrics.interval", "Steps between records.").from(1, kStepsMax).at(MDS_FIELD(metrics.interval)),
@@ -408,7 +463,7 @@ std::vector<Row> supervision_rows() {
 
 std::vector<Key> make_schema() {
   std::vector<Key> keys;
-  for (auto* rows : {launch_rows, model_rows, training_rows, optimizer_rows, supervision_rows}) {
+  for (auto* rows : {launch_rows, parallel_rows, model_rows, training_rows, optimizer_rows, supervision_rows}) {
     for (Row& row : rows()) keys.push_back(std::move(row.key));
   }
   return keys;

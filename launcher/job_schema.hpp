@@ -56,6 +56,7 @@ struct Key {
   std::optional<double> not_yet_above;  ///< larger numbers cannot be honoured by this version
   bool required = false;                ///< for a job that trains
   bool automatic = false;               ///< also takes "auto", which is the default
+  bool on_request = false;              ///< also takes "auto", which is not the default
   bool or_one = false;                  ///< a list that may be written as one value
   size_t count = 0;                     ///< exact length of a list; 0: any
   KeyValue standard;                    ///< default of a key without a slot

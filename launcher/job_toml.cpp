@@ -144,7 +144,9 @@ KeyValue default_value(const Key& key) {
   return key.slot ? key.slot->load(nothing_said) : key.standard;
 }
 
-std::string describe_type(const Key& key) { return plain_type(key) + (key.automatic ? " or \"auto\"" : ""); }
+std::string describe_type(const Key& key) {
+  return plain_type(key) + (key.automatic || key.on_request ? " or \"auto\"" : "");
+}
 
 std::string describe_default(const Key& key) {
   if (key.required) return "required";

@@ -38,6 +38,8 @@ void resolve_micro_batch(JobDraft& draft) {
   trainer::TrainingConfig& training = draft.job.trainer.training;
   const trainer::ParallelConfig& parallel = draft.job.trainer.parallel;
   if (draft.has("training.micro_batch_size") || draft.is_bad("training.micro_batch_size")) return;
+  // On GPUs the machines decide (launcher/plan_cost_auto.hpp); what follows stands until then.
+  draft.job.left_open.micro_batch = draft.job.device == topology::DeviceKind::cuda || draft.job.left_open.layout();
   if (draft.any_bad({"training.seq_len", "training.global_batch_size", "parallel.data", "parallel.pipeline"})) {
     draft.bad.insert("training.micro_batch_size");
     return;
@@ -48,6 +50,7 @@ void resolve_micro_batch(JobDraft& draft) {
   for (int64_t size = 1; size <= share && size * training.seq_len <= kTokens; ++size) {
     if (share % size == 0 && share / size >= parallel.pipeline) training.micro_batch_size = size;
   }
+  if (draft.job.left_open.micro_batch) return;
   draft.note("training.micro_batch_size = " + std::to_string(training.micro_batch_size) + ": of a replica's " +
              std::to_string(share) + " samples, the largest divisor of at most 8192 tokens");
 }
@@ -149,6 +152,7 @@ void resolve_payload(JobDraft& draft) {
                                     "] is for mdstrain, and this job runs payload.command instead; "
                                     "remove one of them");
   }
+  if (job.container.runtime != container::Runtime::none) return;  // the program is in the image
   const std::string& program = job.payload.front();
   const auto own_path = job.env.find("PATH");
   const char* user_path = std::getenv("PATH");

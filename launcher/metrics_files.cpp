@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include <nlohmann/json.hpp>
 
@@ -29,12 +30,29 @@ MetricsFiles::~MetricsFiles() {
   if (jsonl_fd_ >= 0) close(jsonl_fd_);
 }
 
-Status MetricsFiles::add(const json& progress, uint32_t attempt, double wall_time) {
-  if (progress.contains("resumed_from") && progress.contains("step") && progress["step"].is_number_integer()) {
-    history_.resume(attempt, progress["step"]);
+void MetricsFiles::read_back() {
+  std::ifstream file(jsonl_path_);
+  for (std::string line; std::getline(file, line);) {
+    const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const auto attempt = record.is_object() ? record.find("attempt") : record.end();
+    if (attempt == record.end() || !attempt->is_number_unsigned()) continue;
+    take(record, attempt->get<uint32_t>());
   }
-  const std::optional<StepMetrics> metrics = step_metrics_from_json(progress, attempt);
+}
+
+/// What a record means for the history.
+std::optional<StepMetrics> MetricsFiles::take(const json& progress, uint32_t attempt) {
+  const auto step = progress.find("step");
+  if (progress.contains("resumed_from") && step != progress.end() && step->is_number_integer()) {
+    history_.resume(attempt, *step);
+  }
+  std::optional<StepMetrics> metrics = step_metrics_from_json(progress, attempt);
   if (metrics) history_.add(*metrics);
+  return metrics;
+}
+
+Status MetricsFiles::add(const json& progress, uint32_t attempt, double wall_time) {
+  const std::optional<StepMetrics> metrics = take(progress, attempt);
   const bool only_step = metrics && !metrics->validation_loss && !progress.contains("done");
   if (only_step && config_.interval > 1 && metrics->step % config_.interval != 0) return {};
   json line = progress;

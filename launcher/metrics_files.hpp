@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
@@ -22,6 +23,9 @@ class MetricsFiles {
   MetricsFiles& operator=(const MetricsFiles&) = delete;
   ~MetricsFiles();
 
+  /// A run that is resumed: the history goes on from what metrics.jsonl has. What cannot be read is left out.
+  void read_back();
+
   /// Appends one progress message to metrics.jsonl, with attempt and wall-clock time (seconds since 1970), and its
   /// scalars to TensorBoard's file of this attempt. Steps that are no multiple of the interval are left out, unless
   /// they carry something besides the training loss. Errors: unavailable.
@@ -31,6 +35,7 @@ class MetricsFiles {
   const MetricsHistory& history() const { return history_; }
 
  private:
+  std::optional<StepMetrics> take(const nlohmann::json& progress, uint32_t attempt);
   Status append_line(const nlohmann::json& line);
   Status append_scalars(const StepMetrics& metrics, double wall_time);
 

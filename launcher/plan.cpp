@@ -2,18 +2,19 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 #include "launcher/job_nearest.hpp"
 #include "launcher/job_values.hpp"
-#include "launcher/plan_environment.hpp"
-#include "launcher/plan_memory.hpp"
+#include "launcher/plan_container.hpp"
+#include "launcher/plan_cost.hpp"
+#include "launcher/plan_environment_nccl.hpp"
 
 namespace mds::launcher {
 namespace {
 
 using topology::Machine;
 using topology::RankPlacement;
-using Environment = std::map<std::string, std::string>;
 
 std::string rank_file(int rank) {
   char name[32];
@@ -21,124 +22,99 @@ std::string rank_file(int rank) {
   return name;
 }
 
-bool shares_machine(const topology::Cluster& cluster) {
-  const auto& nodes = cluster.nodes;
-  return std::all_of(nodes.begin(), nodes.end(), [&](const Machine& node) { return node.host == nodes.front().host; });
-}
-
-// Cores, not hardware threads: two threads of a core gain nothing in matrix products.
-int bound_cores(const Machine& machine, const RankPlacement& placed) {
-  const auto is_bound = [&](int cpu) { return std::binary_search(placed.cpus.begin(), placed.cpus.end(), cpu); };
-  const auto cores = std::count_if(machine.cores.begin(), machine.cores.end(), [&](const topology::Core& core) {
-    return std::any_of(core.cpus.begin(), core.cpus.end(), is_bound);
-  });
-  return std::max(1, static_cast<int>(cores));
+// Whether these nodes (indices) are all the same real machine.
+bool one_machine(const topology::Cluster& cluster, const std::vector<int>& nodes) {
+  const auto host = [&](int node) -> const std::string& { return cluster.nodes[static_cast<size_t>(node)].host; };
+  return std::all_of(nodes.begin(), nodes.end(), [&](int node) { return host(node) == host(nodes.front()); });
 }
 
 // The GPUs of a node's ranks in the order of LOCAL_RANK: every rank sees all of them, as programs written for torchrun
-// expect (they take cuda:LOCAL_RANK), and NCCL needs its peers visible.
-std::string visible_devices(const Machine& machine, const std::vector<const RankPlacement*>& ranks) {
-  std::vector<std::string> indices;
-  for (const RankPlacement* placed : ranks) {
-    if (placed->gpu >= 0) indices.push_back(std::to_string(machine.gpus[static_cast<size_t>(placed->gpu)].index));
+// expect (they take cuda:LOCAL_RANK), and NCCL needs its peers visible. By UUID where all are known: that stays true
+// when a GPU drops out and the driver numbers the rest anew.
+std::string visible_devices(const Machine& machine, const std::vector<RankPlacement>& ranks,
+                            const topology::NodePlacement& node) {
+  std::vector<std::string> indices, uuids;
+  for (int local = 0; local < node.ranks; ++local) {
+    const RankPlacement& placed = ranks[static_cast<size_t>(node.first_rank + local)];
+    if (placed.gpu < 0) continue;
+    const topology::Gpu& gpu = machine.gpus[static_cast<size_t>(placed.gpu)];
+    indices.push_back(std::to_string(gpu.index));
+    if (!gpu.uuid.empty()) uuids.push_back(gpu.uuid);
   }
-  return join_names(indices, ",");
+  return join_names(uuids.size() == indices.size() ? uuids : indices, ",");
 }
 
-void add_torchrun(Environment& env, const Job& job, const PlanInputs& inputs, const RankPlacement& placed, int world,
-                  int local_world, int nodes) {
-  const std::string node = std::to_string(placed.node);
-  env["RANK"] = env["ROLE_RANK"] = std::to_string(placed.rank);
-  env["WORLD_SIZE"] = env["ROLE_WORLD_SIZE"] = std::to_string(world);
-  env["LOCAL_RANK"] = std::to_string(placed.local_rank);
-  env["LOCAL_WORLD_SIZE"] = std::to_string(local_world);
-  env["GROUP_RANK"] = env["NODE_RANK"] = node;
-  env["GROUP_WORLD_SIZE"] = std::to_string(nodes);
+// torchrun's part and ours that is the same for all ranks of a node.
+Environment node_environment(const Job& job, const PlanInputs& inputs, const LaunchPlan& plan, size_t node_rank) {
+  const topology::NodePlacement& node = plan.placement.nodes[node_rank];
+  Environment env;
+  env["WORLD_SIZE"] = env["ROLE_WORLD_SIZE"] = std::to_string(plan.grid.world_size());
+  env["LOCAL_WORLD_SIZE"] = std::to_string(node.ranks);
+  env["GROUP_RANK"] = env["NODE_RANK"] = std::to_string(node_rank);
+  env["GROUP_WORLD_SIZE"] = std::to_string(plan.placement.nodes.size());
   env["ROLE_NAME"] = "default";
   env["TORCHELASTIC_MAX_RESTARTS"] = std::to_string(job.restart.max_restarts);
-  env["TORCHELASTIC_RUN_ID"] = inputs.run_id;
+  env["TORCHELASTIC_RUN_ID"] = env["MDS_RUN_ID"] = inputs.run_id;
   env["TORCHELASTIC_USE_AGENT_STORE"] = "False";
+  env["MDS_RUN_FOLDER"] = inputs.run_folder;
+  if (job.device == topology::DeviceKind::cuda) env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID";
+  return env;
 }
 
-void add_ours(Environment& env, const PlanInputs& inputs, const RankPlacement& placed) {
-  env["MDS_RUN_FOLDER"] = inputs.run_folder;
-  env["MDS_RUN_ID"] = inputs.run_id;
+void add_rank(Environment& env, const RankPlacement& placed) {
+  env["RANK"] = env["ROLE_RANK"] = std::to_string(placed.rank);
+  env["LOCAL_RANK"] = std::to_string(placed.local_rank);
   env["MDS_TP_RANK"] = std::to_string(placed.coordinates.tensor);
   env["MDS_PP_RANK"] = std::to_string(placed.coordinates.pipeline);
   env["MDS_DP_RANK"] = std::to_string(placed.coordinates.data);
   env["MDS_CP_RANK"] = std::to_string(placed.coordinates.context);
+  // Cores, not hardware threads: two threads of a core gain nothing in matrix products.
+  env["OMP_NUM_THREADS"] = std::to_string(std::max(1, placed.cores));
 }
 
-void add_devices(Environment& env, const Job& job, const PlanInputs& inputs, const Machine& machine,
-                 const RankPlacement& placed, const std::string& visible, bool one_machine) {
-  const auto own_threads = inputs.base_env.find("OMP_NUM_THREADS");  // the user's own number wins, as under torchrun
-  const bool own = own_threads != inputs.base_env.end();
-  env["OMP_NUM_THREADS"] = own ? own_threads->second : std::to_string(bound_cores(machine, placed));
-  env["CUDA_VISIBLE_DEVICES"] = visible;
-  if (job.device == topology::DeviceKind::cuda) env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID";
-  if (one_machine) {
-    env["MDS_HOST_ADDRESS"] = "127.0.0.1";
-    env["NCCL_SOCKET_IFNAME"] = env["GLOO_SOCKET_IFNAME"] = "lo";  // nothing listens where strangers could reach it
-    return;
+// What the user exported himself goes before the plan's tuning, as under torchrun; but not before "lo".
+void prefer_own(Environment& env, const Environment& exported, bool local) {
+  for (auto& [name, value] : env) {
+    const bool network = name.rfind("NCCL_", 0) == 0 || name.rfind("GLOO_", 0) == 0;
+    if (name != "OMP_NUM_THREADS" && (!network || local)) continue;
+    const auto own = exported.find(name);
+    if (own != exported.end()) value = own->second;
   }
-  env["MDS_HOST_ADDRESS"] = machine.host;
-  std::vector<std::string> adapters;
-  for (const std::string& name : placed.nics) {
-    const auto is_rdma = [&](const topology::Nic& nic) { return nic.name == name && nic.rdma; };
-    if (std::any_of(machine.nics.begin(), machine.nics.end(), is_rdma)) adapters.push_back(name);
-  }
-  if (!adapters.empty()) env["NCCL_IB_HCA"] = "=" + join_names(adapters, ",");  // '=': exact names
 }
 
 std::vector<std::string> rank_argv(const Job& job, const PlanInputs& inputs) {
   if (!job.payload.empty()) return job.payload;
-  return {inputs.trainer_program, "--config", inputs.run_folder + "/trainer.json"};
-}
-
-// What all ranks on a device keep for good must fit; activations are only estimated and do not stop a job.
-Status check_memory(const Job& job, const topology::Cluster& cluster, const topology::Placement& placement) {
-  if (!job.payload.empty()) return {};
-  for (const RankPlacement& placed : placement.ranks) {
-    if (placed.gpu < 0) continue;
-    const topology::Gpu& gpu = cluster.nodes[static_cast<size_t>(placed.node)].gpus[static_cast<size_t>(placed.gpu)];
-    const MemoryEstimate estimate = estimate_memory(job.trainer, placed.coordinates);
-    if (gpu.memory_bytes == 0 || static_cast<uint64_t>(estimate.state()) <= gpu.memory_bytes) continue;
-    constexpr int64_t kGiB = 1 << 30;
-    return infeasible("rank " + std::to_string(placed.rank) + " would keep about " +
-                      std::to_string(estimate.state() / kGiB) +
-                      " GiB of parameters, gradients and optimizer state on " + gpu.name + " with " +
-                      std::to_string(gpu.memory_bytes / kGiB) +
-                      " GiB; raise parallel.tensor or parallel.pipeline, or zero.stage with parallel.data");
-  }
-  return {};
+  const bool in_image = job.container.runtime != container::Runtime::none;
+  const std::string& program = in_image ? job.container_trainer : inputs.trainer_program;
+  return {program, "--config", inputs.run_folder + "/trainer.json"};
 }
 
 PlannedNode plan_node(const Job& job, const topology::Cluster& cluster, const LaunchPlan& plan,
-                      const PlanInputs& inputs, int node) {
-  const Machine& machine = cluster.nodes[static_cast<size_t>(node)];
-  std::vector<const RankPlacement*> here;
-  for (const RankPlacement& placed : plan.placement.ranks) {
-    if (placed.node == node) here.push_back(&placed);
-  }
-  std::sort(here.begin(), here.end(), [](auto* a, auto* b) { return a->local_rank < b->local_rank; });
-  const std::string visible = visible_devices(machine, here);
-  const bool one_machine = shares_machine(cluster);
+                      const PlanInputs& inputs, const NcclEnvironment& nccl, bool local, size_t node_rank) {
+  const topology::NodePlacement& node = plan.placement.nodes[node_rank];
+  const Machine& machine = cluster.nodes[static_cast<size_t>(node.node)];
+  Environment base = node_environment(job, inputs, plan, node_rank);
+  base["CUDA_VISIBLE_DEVICES"] = visible_devices(machine, plan.placement.ranks, node);
+  base["MDS_HOST_ADDRESS"] = local ? "127.0.0.1" : machine.host;
+  base.insert(nccl.of_node(node_rank).begin(), nccl.of_node(node_rank).end());
 
-  PlannedNode out{node, machine.host, {}};
-  for (const RankPlacement* placed : here) {
-    agent::RankSpec spec;
-    spec.rank = placed->rank;
-    spec.local_rank = placed->local_rank;
+  PlannedNode out{node.node, machine.host, {}};
+  for (int rank = node.first_rank; rank < node.first_rank + node.ranks; ++rank) {
+    const RankPlacement& placed = plan.placement.ranks[static_cast<size_t>(rank)];
+    agent::RankSpec& spec = out.ranks.emplace_back();
+    spec.rank = placed.rank;
+    spec.local_rank = placed.local_rank;
     spec.argv = rank_argv(job, inputs);
-    spec.working_dir = inputs.working_dir;
-    spec.cpus = placed->cpus;
-    spec.memory_nodes = placed->memory_nodes;
-    spec.log_path = inputs.run_folder + "/logs/" + rank_file(placed->rank);
-    add_torchrun(spec.env, job, inputs, *placed, plan.grid.world_size(), static_cast<int>(here.size()), job.nodes);
-    add_ours(spec.env, inputs, *placed);
-    add_devices(spec.env, job, inputs, machine, *placed, visible, one_machine);
+    spec.working_dir =
+        plan.container.runtime == container::Runtime::none ? inputs.working_dir : plan.container.working_dir;
+    spec.cpus = placed.cpus;
+    spec.memory_nodes = placed.memory_nodes;
+    spec.log_path = inputs.run_folder + "/logs/" + rank_file(placed.rank);
+    spec.env = base;
+    add_rank(spec.env, placed);
+    nccl.add_adapters(spec.env, placed);
+    prefer_own(spec.env, plan.base_env, local);
     for (const auto& [name, value] : job.env) spec.env[name] = value;  // the user has the last word
-    out.ranks.push_back(std::move(spec));
   }
   return out;
 }
@@ -152,14 +128,29 @@ Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, c
   if (!grid) return grid.error();
   LaunchPlan plan;
   plan.grid = *grid;
-  plan.base_env = inputs.base_env;
+  plan.base_env = let_in(job, inputs.base_env);
+  auto container = job_container(job, inputs.run_folder);
+  if (!container) return container.error();
+  plan.container = *std::move(container);
 
-  const bool virtual_nodes = cluster.nodes.size() > 1 && shares_machine(cluster);
+  std::vector<int> nodes(cluster.nodes.size());
+  std::iota(nodes.begin(), nodes.end(), 0);
+  const bool virtual_nodes = nodes.size() > 1 && one_machine(cluster, nodes);
   auto placement = topology::place(cluster, {plan.grid, job.ranks_per_node, job.device, virtual_nodes});
   if (!placement) return placement.error();
   plan.placement = *std::move(placement);
-  if (Status fits = check_memory(job, cluster, plan.placement); !fits) return fits.error();
-  for (int node = 0; node < job.nodes; ++node) plan.nodes.push_back(plan_node(job, cluster, plan, inputs, node));
+  if (Status fits = check_fits(job, cluster); !fits) return fits.error();
+
+  nodes.clear();
+  for (const topology::NodePlacement& node : plan.placement.nodes) nodes.push_back(node.node);
+  const bool local = one_machine(cluster, nodes);
+  const NcclEnvironment nccl(cluster, plan.placement, local, inputs.run_folder);
+  plan.files = nccl.files();
+  plan.placement.reasons.insert(plan.placement.reasons.end(), nccl.reasons().begin(), nccl.reasons().end());
+  for (size_t node_rank = 0; node_rank < plan.placement.nodes.size(); ++node_rank) {
+    plan.nodes.push_back(plan_node(job, cluster, plan, inputs, nccl, local, node_rank));
+  }
+  std::sort(plan.nodes.begin(), plan.nodes.end(), [](auto& a, auto& b) { return a.node < b.node; });
   return plan;
 }
 
@@ -167,7 +158,10 @@ agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, 
                             int master_port) {
   agent::NodeStart start;
   start.attempt = attempt;
-  start.ranks = plan.nodes[static_cast<size_t>(node)].ranks;
+  const auto before = [](const PlannedNode& candidate, int wanted) { return candidate.node < wanted; };
+  const auto planned = std::lower_bound(plan.nodes.begin(), plan.nodes.end(), node, before);
+  start.ranks = planned->ranks;
+  start.container = plan.container;
   for (agent::RankSpec& spec : start.ranks) {
     spec.env["MASTER_ADDR"] = master_addr;
     spec.env["MASTER_PORT"] = std::to_string(master_port);

@@ -13,7 +13,7 @@
 namespace mds::launcher {
 
 struct PlannedNode {
-  int node = 0;
+  int node = 0;  ///< index into Cluster::nodes; NODE_RANK, in the ranks' env, is their order
   std::string host;
   std::vector<agent::RankSpec> ranks;  ///< env: without base_env and the variables that change per attempt
 };
@@ -21,8 +21,10 @@ struct PlannedNode {
 struct LaunchPlan {
   topology::RankGrid grid;
   topology::Placement placement;
-  std::vector<PlannedNode> nodes;
+  std::vector<PlannedNode> nodes;               ///< by PlannedNode::node; those that have ranks
+  container::Container container;               ///< that all ranks of a node share
   std::map<std::string, std::string> base_env;  ///< under every rank's env; never printed (it may hold secrets)
+  std::map<std::string, std::string> files;     ///< to be in the run folder before a rank starts: path there -> content
 };
 
 struct PlanInputs {
@@ -33,11 +35,13 @@ struct PlanInputs {
   std::string working_dir;                      ///< of every rank; empty: the agent's
 };
 
-/// Environment of a rank: torchrun's contract, NCCL_* and MDS_* (docs/reference.md). Errors: infeasible.
+/// Environment of a rank: torchrun's contract, NCCL_* and MDS_* (docs/reference.md). The user's own OMP_NUM_THREADS
+/// and, on several machines, NCCL_* and GLOO_* go before the plan's. Errors: infeasible.
 Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, const PlanInputs& inputs);
 
 /// The `start` message's content of one node in one attempt: merges base_env under each rank's variables and adds
-/// TORCHELASTIC_RESTART_COUNT, MASTER_ADDR, MASTER_PORT and MDS_ATTEMPT. Requires a valid node; attempts count from 1.
+/// TORCHELASTIC_RESTART_COUNT, MASTER_ADDR, MASTER_PORT and MDS_ATTEMPT. Requires a node (index into Cluster::nodes)
+/// that has ranks; attempts count from 1.
 agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, const std::string& master_addr,
                             int master_port);
 

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <sstream>
 
+#include "topology/read/discover.hpp"
+
 namespace mds::launcher {
 
 namespace fs = std::filesystem;

@@ -35,11 +35,18 @@ const std::vector<RankVariable>& rank_variables() {
       {"MDS_CONTROL_FD", "Connected socket to the agent (trainer and programs that link our rank library)."},
       {"MDS_BEAT_FD", "Shared page for the heartbeat."},
       {"OMP_NUM_THREADS", "Your own number, or else the cores that the rank is bound to.", false},
-      {"CUDA_VISIBLE_DEVICES", "All GPUs of this node's ranks, by LOCAL_RANK; empty on a CPU job.", false},
+      {"CUDA_VISIBLE_DEVICES",
+       "All GPUs of this node's ranks, by LOCAL_RANK: UUIDs, or indices where not all are known; empty on a CPU job.",
+       false},
       {"CUDA_DEVICE_ORDER", "\"PCI_BUS_ID\", the order in which the plan counts GPUs.", false},
-      {"NCCL_SOCKET_IFNAME", "\"lo\" where all ranks are on one machine.", false},
+      {"NCCL_SOCKET_IFNAME", "\"lo\" where all ranks are on one machine, else an interface of all nodes.", false},
       {"GLOO_SOCKET_IFNAME", "As NCCL_SOCKET_IFNAME.", false},
-      {"NCCL_IB_HCA", "The rank's RDMA NICs, nearest first, where ranks are on several machines.", false},
+      {"NCCL_IB_HCA",
+       "The RDMA adapters, with ports, that are best for some rank of the node, this rank's first, where ranks are on "
+       "several machines.",
+       false},
+      {"NCCL_CROSS_NIC", "\"0\" on a rail-optimised fabric.", false},
+      {"NCCL_TOPO_FILE", "The recorded topology, where a virtual machine hides its own.", false},
   };
   return variables;
 }

@@ -54,7 +54,8 @@ std::string outcome_sentence(const RunReport& report) {
   const std::string time = human_seconds(report.seconds);
   const std::string outcome = outcome_name(s);
   if (outcome == "finished") return "finished in " + time;
-  if (outcome == "stopped") return "stopped on " + signal_name(s.user_signal) + " after " + time;
+  if (outcome == "preempted") return "stopped with a checkpoint on " + signal_name(s.preempt_signal) + " after " + time;
+  if (outcome == "stopped") return "stopped on " + signal_name(s.exit_code - 128) + " after " + time;
   return "failed after " + time + (s.verdict.empty() ? "" : ": " + s.verdict);
 }
 
@@ -66,8 +67,7 @@ std::vector<Suggestion> suggestions(const RunReport& report) {
   const bool finished = report.state.exit_code == kExitFinished;
   if (!finished) {
     if (report.runs_trainer && !report.state.checkpoint.empty()) {
-      next.push_back({program + " " + job + " --set checkpoint.load=" + folder + "/checkpoints/" +
-                          report.state.checkpoint, "go on from the newest checkpoint"});
+      next.push_back({program + " run --resume " + folder, "go on from the newest checkpoint"});
     }
     const bool any_rank = report.state.exit_code != kExitNoAgents;
     next.push_back({"less " + folder + (any_rank ? "/logs/rank-*.log" : "/logs/node-*.log"),
@@ -92,7 +92,9 @@ std::vector<Suggestion> suggestions(const RunReport& report) {
 std::string outcome_name(const SupervisorState& state) {
   if (state.exit_code == kExitFinished) return "finished";
   if (state.exit_code == kExitNoAgents) return "no_agents";
-  return state.user_signal != 0 && state.exit_code == 128 + state.user_signal ? "stopped" : "failed";
+  if (state.exit_code == kExitRequeue) return "preempted";
+  const int signal = state.user_signal != 0 ? state.user_signal : state.preempt_signal;
+  return signal != 0 && state.exit_code == 128 + signal ? "stopped" : "failed";
 }
 
 json to_json(const RunReport& report, const MetricsHistory& history) {
@@ -109,12 +111,13 @@ json to_json(const RunReport& report, const MetricsHistory& history) {
           {"outcome", outcome_name(s)},
           {"exit_code", s.exit_code},
           {"verdict", s.verdict},
-          {"signal", s.user_signal},
+          {"signal", s.user_signal != 0 ? s.user_signal : s.preempt_signal},
           {"started", utc(report.started)},
           {"seconds", report.seconds},
           {"ranks", report.ranks},
           {"nodes", report.nodes},
           {"attempts", s.attempt},
+          {"first_attempt", s.first_attempt},
           {"restarts", s.restarts},
           {"first_cause", report.failures.empty() ? json() : to_json(report.failures.back())},
           {"failures", failures},

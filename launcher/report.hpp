@@ -39,7 +39,7 @@ struct RunReport {
   SupervisorState state;                   ///< the last one
 };
 
-/// "finished", "failed", "stopped" or "no_agents".
+/// "finished", "failed", "stopped", "preempted" (exit code 75) or "no_agents".
 std::string outcome_name(const SupervisorState& state);
 
 /// report.json (version 1).

@@ -10,18 +10,24 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <random>
 
 #include <nlohmann/json.hpp>
 
+#include "launcher/backend_address.hpp"
 #include "launcher/head.hpp"
 #include "launcher/head_subreaper.hpp"
 #include "launcher/plan.hpp"
+#include "launcher/plan_cost_auto.hpp"
 #include "launcher/plan_cluster.hpp"
 #include "launcher/plan_environment.hpp"
 #include "launcher/run_folder.hpp"
 #include "launcher/run_record.hpp"
 #include "launcher/view.hpp"
+#include "topology/picture/placement_svg.hpp"
 #include "topology/placement.hpp"
 
 namespace mds::launcher {
@@ -30,7 +36,11 @@ using nlohmann::json;
 
 namespace {
 
+constexpr std::chrono::seconds kSilenceMin{15};  // without heartbeats: a machine that swaps is slow, not dead
+constexpr int kSilenceHeartbeats = 15;
+
 constexpr const char* kLocalAddress = "127.0.0.1";
+constexpr std::chrono::seconds kRemoteAgentsDeadline{90};  // a remote login alone may take many seconds
 
 int fail(const Error& error, int exit_code) {
   std::fprintf(stderr, "mdslaunch: %s\n", error.message.c_str());
@@ -51,8 +61,11 @@ int exit_code_of(const Error& error) {
 struct Prepared {
   RunFolder folder;
   std::string agent_program;
-  topology::Cluster cluster;
-  LaunchPlan plan;
+  PlanInputs inputs;
+  std::string address = kLocalAddress;  ///< that the head listens on
+  topology::Cluster cluster{};          ///< with the local back end; else the agents bring it
+  LaunchPlan plan{};
+  std::optional<LoggedRun> earlier{};   ///< of a run that is resumed
 };
 
 std::string random_id() {
@@ -66,7 +79,25 @@ Result<std::string> program(const std::string& given, const std::string& name) {
   return given.empty() ? program_beside_us(name) : Result<std::string>(given);
 }
 
-Result<Prepared> prepare(const Job& job, const RunOptions& options) {
+/// Are the job's machines others than this one? Then agents come first and bring what the plan is made of.
+bool gathers(const Job& job) { return job.backend != Backend::local; }
+
+/// The plan for the machines that are known by now, with which every key that says "auto" can be settled.
+Status decide(Job& job, Prepared& run) {
+  Result<Job> settled = settle_layout(job, run.cluster);
+  if (!settled) return settled.error();
+  job = *std::move(settled);
+  Result<LaunchPlan> plan = make_plan(job, run.cluster, run.inputs);
+  if (!plan) return plan.error();
+  run.plan = *std::move(plan);
+  return {};
+}
+
+Result<Prepared> prepare(Job& job, const RunOptions& options) {
+  if (job.backend == Backend::slurm && job.node_names.empty()) {
+    return bad_input("job.backend = \"slurm\" needs a Slurm job around it: `mdslaunch submit` makes one; or run "
+                     "mdslaunch under salloc or in an sbatch script");
+  }
   Result<std::string> agent_program = program(options.agent_program, "mdsagent");
   if (!agent_program) return agent_program.error();
   PlanInputs inputs;
@@ -75,23 +106,44 @@ Result<Prepared> prepare(const Job& job, const RunOptions& options) {
     if (!trainer_program) return trainer_program.error();
     inputs.trainer_program = *trainer_program;
   }
-  Result<topology::Cluster> cluster = job_cluster(job);
-  if (!cluster) return cluster.error();
-  RunFolder folder = RunFolder::named(job.output_dir, job.name, std::time(nullptr), random_id());
+  const bool resumes = !options.resume.empty();
+  RunFolder folder = resumes ? RunFolder::existing(options.resume)
+                             : RunFolder::named(job.output_dir, job.name, std::time(nullptr),
+                                                options.run_id.empty() ? random_id() : options.run_id);
   inputs.run_folder = folder.path();
   inputs.run_id = folder.id();
   inputs.base_env = inherited_environment();
   std::error_code ec;
   inputs.working_dir = std::filesystem::current_path(ec).string();
-  Result<LaunchPlan> plan = make_plan(job, *cluster, inputs);
-  if (!plan) return plan.error();
-  return Prepared{std::move(folder), std::move(*agent_program), std::move(*cluster), std::move(*plan)};
+  Prepared run{std::move(folder), std::move(*agent_program), std::move(inputs)};
+  if (gathers(job)) {
+    Result<std::string> address = head_address(job);
+    if (!address) return address.error();
+    run.address = *std::move(address);
+  } else {
+    Result<topology::Cluster> cluster = job_cluster(job);
+    if (!cluster) return cluster.error();
+    run.cluster = *std::move(cluster);
+    if (Status s = decide(job, run); !s) return s.error();
+  }
+  if (!resumes) return run;
+  const std::string log = run.folder.file("events.jsonl");
+  if (is_being_written(log)) return bad_input(run.folder.path() + " is in progress; it cannot be resumed");
+  Result<LoggedRun> earlier = read_event_log(log);
+  if (!earlier) return earlier.error();
+  run.earlier = std::move(*earlier);
+  return run;
 }
 
-/// The run folder with everything that was asked for and decided.
+bool has_finished(const LoggedRun& earlier) {
+  const Supervisor supervisor = replay(earlier);
+  return supervisor.state().state == State::ended && supervisor.state().exit_code == kExitFinished;
+}
+
+/// Everything that was asked for and decided.
 Status write_down(const Job& job, const Prepared& run) {
   const RunFolder& folder = run.folder;
-  if (Status s = folder.make(); !s) return s;
+  if (run.earlier) unlink(folder.file("report.json").c_str());  // it says how the run ended, which it has not any more
   if (Status s = folder.write("job.toml", job.resolved_toml); !s) return s;
   if (Status s = folder.write("plan.json", to_json(run.plan, job, run.cluster).dump(1) + "\n"); !s) return s;
   if (job.payload.empty()) {
@@ -99,32 +151,76 @@ Status write_down(const Job& job, const Prepared& run) {
     config.checkpoint.folder = folder.file("checkpoints");
     if (Status s = folder.write("trainer.json", trainer::to_json(config).dump(1) + "\n"); !s) return s;
   }
+  for (const auto& [name, content] : run.plan.files) {
+    std::error_code ignored;  // the write below says what is wrong
+    std::filesystem::create_directories(std::filesystem::path(folder.file(name)).parent_path(), ignored);
+    if (Status s = folder.write(name, content); !s) return s;
+  }
   const std::string svg = topology::placement_svg(run.cluster, run.plan.placement, run.plan.grid);
   if (Status s = folder.write("placement.svg", svg); !s) return s;
   return folder.link_latest();
 }
 
-HeadOptions head_options(const Job& job, const RunOptions& options, const Prepared& run) {
-  HeadOptions head;
-  head.supervisor.nodes = job.nodes;
-  for (const topology::RankPlacement& rank : run.plan.placement.ranks) {
-    head.supervisor.node_of_rank.push_back(rank.node);
-  }
-  head.supervisor.restart = job.restart;
-  head.supervisor.hang_timeout = job.health.hang_timeout;
-  head.supervisor.runs_trainer = job.payload.empty();
-  head.supervisor.kill_rank = options.kill_rank;
-  head.backend = job.backend;
-  head.backend_options = {run.agent_program, run.folder.path()};
-  head.address = kLocalAddress;
+SupervisorConfig supervisor_config(const Job& job, const RunOptions& options, const Prepared& run) {
+  SupervisorConfig supervisor;
+  supervisor.nodes = job.nodes;
+  for (const topology::RankPlacement& rank : run.plan.placement.ranks) supervisor.node_of_rank.push_back(rank.node);
+  supervisor.restart = job.restart;
+  supervisor.hang_timeout = job.health.hang_timeout;
+  supervisor.runs_trainer = job.payload.empty();
+  supervisor.kill_rank = options.kill_rank;
+  supervisor.preempt_drain = options.preempt_drain;
+  if (gathers(job)) supervisor.agents_deadline = kRemoteAgentsDeadline;
+  return supervisor;
+}
+
+/// Reads `run` when an attempt begins: it must outlive the head.
+std::function<agent::NodeStart(int, uint32_t, int)> node_starts(const Job& job, const Prepared& run) {
   const auto heartbeat_ms = static_cast<uint32_t>(job.health.heartbeat.count());
-  head.node_start = [&plan = run.plan, heartbeat_ms, is_payload = !job.payload.empty()](int node, uint32_t attempt,
-                                                                                       int master_port) {
-    agent::NodeStart start = node_start(plan, node, attempt, kLocalAddress, master_port);
+  return [&run, heartbeat_ms, is_payload = !job.payload.empty(), names = job.node_names, seed = std::random_device{}()](
+             int node, uint32_t attempt, int free_port) {
+    const int first = run.plan.placement.ranks.front().node;
+    const MasterPlace master = master_place(run.cluster, first, names, free_port, seed + attempt);
+    agent::NodeStart start = node_start(run.plan, node, attempt, master.address, master.port);
     start.forward_output = is_payload;  // mdstrain's output goes to its log files only
     start.heartbeat_ms = heartbeat_ms;
     return start;
   };
+}
+
+HeadOptions head_options(const Job& job, const RunOptions& options, const Prepared& run) {
+  HeadOptions head;
+  head.supervisor = supervisor_config(job, options, run);
+  head.backend = job.backend;
+  head.backend_options = {run.agent_program, run.folder.path(), job.node_names,
+                          job.components,    job.ssh_config,    job.mpirun};
+  head.address = run.address;
+  head.earlier = run.earlier;
+  head.preempt_on_term = options.preempt_on_term;
+  head.silence_limit = std::max<std::chrono::milliseconds>(kSilenceMin, kSilenceHeartbeats * job.health.heartbeat);
+  head.gather = gathers(job);
+  head.node_start = node_starts(job, run);
+  return head;
+}
+
+/// Brings the agents up and makes the plan of what they have found. On an error `exit_code` says with which to end.
+Result<std::unique_ptr<Head>> gather(Job& job, const RunOptions& options, Prepared& run, int& exit_code) {
+  exit_code = kExitNoAgents;
+  auto head = Head::open(head_options(job, options, run), {});
+  if (!head) {
+    if (head.error().code == ErrorCode::bad_input) exit_code = kExitBadInput;
+    return head;
+  }
+  auto machines = (*head)->gather();
+  if (!machines) {
+    if ((*head)->exit_signal() != 0) exit_code = 128 + (*head)->exit_signal();
+    return machines.error();
+  }
+  run.cluster.nodes = *std::move(machines);
+  if (Status s = decide(job, run); !s) {
+    exit_code = exit_code_of(s.error());
+    return s.error();
+  }
   return head;
 }
 
@@ -211,15 +307,39 @@ RunReport begin_report(const Job& job, const RunOptions& options, const Prepared
 
 }  // namespace
 
-int run_job(const Job& job, const RunOptions& options) {
-  // Phase 1: decide. Nothing is written or started before it is known that the job can be placed.
+int run_job(const Job& asked, const RunOptions& options) {
+  Job job = asked;  // "auto" is settled on the way
+  // Phase 1: prepare, and with the local back end decide. Nothing is written or started before it is known that the job
+  // can be placed.
   Result<Prepared> run = prepare(job, options);
   if (!run) return fail(run.error(), exit_code_of(run.error()));
+  if (run->earlier && has_finished(*run->earlier)) {
+    std::fprintf(stderr, "mdslaunch: %s has finished already\n", run->folder.path().c_str());
+    return kExitFinished;
+  }
 
-  // Phase 2: the run folder. From here on every end leaves a report in it.
-  // Who stops reading what is shown, or a limit on file sizes, is no reason to stop: writing fails and the run goes on.
+  // Phase 2: the run folder. Who stops reading what is shown, or a limit on file sizes, is no reason to stop: writing
+  // fails and the run goes on.
   for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
-  if (Status s = write_down(job, *run); !s) return fail(s.error(), kExitBadInput);
+  if (Status s = run->earlier ? Status{} : run->folder.make(); !s) return fail(s.error(), kExitBadInput);
+
+  // Phase 3, on several machines: agents come up, bring their machines, and the plan is made of those.
+  Subreaper subreaper;
+  std::unique_ptr<Head> head;
+  const auto leave = [&](const Error& error, int exit_code) {
+    head.reset();
+    subreaper.end_all();
+    return fail(error, exit_code);
+  };
+  if (gathers(job)) {
+    int exit_code = 0;
+    Result<std::unique_ptr<Head>> gathered = gather(job, options, *run, exit_code);
+    if (!gathered) return leave(gathered.error(), exit_code);
+    head = *std::move(gathered);
+  }
+
+  // Phase 4: the plan is final. From here on every end leaves a report in the run folder.
+  if (Status s = write_down(job, *run); !s) return leave(s.error(), kExitBadInput);
   RunReport report = begin_report(job, options, *run);
   View view(view_options(job, options));
   const std::string layout = report.runs_trainer ? layout_text(run->plan.grid) : "";
@@ -227,20 +347,23 @@ int run_job(const Job& job, const RunOptions& options) {
               report.shown_folder});
   RunRecord record(job, run->folder, view, report);
 
-  // Phase 3: agents, ranks, attempts, until the supervisor says that the run has ended.
-  Subreaper subreaper;
-  int exit_code = kExitNoAgents;
-  double seconds = 0;
-  {
-    Result<std::unique_ptr<Head>> head = Head::open(head_options(job, options, *run), record.observer());
-    if (!head) {
-      return fail(head.error(), head.error().code == ErrorCode::bad_input ? kExitBadInput : kExitNoAgents);
+  // Phase 5: ranks, attempts, until the supervisor says that the run has ended.
+  if (head) {
+    const Status settled =
+        head->settle(supervisor_config(job, options, *run), node_starts(job, *run), record.observer());
+    if (!settled) return leave(settled.error(), kExitNoAgents);
+  } else {
+    Result<std::unique_ptr<Head>> opened = Head::open(head_options(job, options, *run), record.observer());
+    if (!opened) {
+      return leave(opened.error(), opened.error().code == ErrorCode::bad_input ? kExitBadInput : kExitNoAgents);
     }
-    exit_code = (*head)->run();
-    seconds = std::chrono::duration<double>((*head)->now()).count();
+    head = *std::move(opened);
   }
+  const int exit_code = head->run();
+  const double seconds = std::chrono::duration<double>(head->now()).count();
 
-  // Phase 4: nothing of the run is left, whatever its ranks did; then the report.
+  // Phase 6: nothing of the run is left, whatever its ranks did; then the report.
+  head.reset();
   subreaper.end_all();
   record.finish(seconds);
   return exit_code;

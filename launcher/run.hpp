@@ -1,6 +1,7 @@
 // One run of a job, from the validated job file to the exit code: discover, plan, run folder, agents, supervisor, end.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,13 +16,18 @@ struct RunOptions {
   std::string job_argument;            ///< the job file as typed, for the commands printed under "what to try next"
   bool json = false;                   ///< machine-readable JSON lines alone on standard output
   std::optional<KillRank> kill_rank;   ///< {rank, step}, see launcher/supervisor.hpp
+  std::string run_id;                  ///< last part of the run folder's name; empty: random
+  std::string resume;                  ///< absolute path of the run folder to go on in; empty: a new run
+  bool preempt_on_term = false;        ///< SIGTERM asks for a checkpoint and exit code 75, as SIGUSR1 always does
+  std::chrono::milliseconds preempt_drain{60'000};  ///< time for that checkpoint
   std::string agent_program;           ///< empty: "mdsagent" beside this executable
   std::string trainer_program;         ///< empty: "mdstrain" beside this executable
 };
 
 /// Runs `job` to its end and returns the exit code (kExit* below, or 128 + signal). Prints to standard output (the
-/// view) and standard error (problems). Blocks; call once, from the main thread: it takes over SIGINT, SIGTERM, SIGHUP
-/// and SIGPIPE, becomes the child subreaper, and returns only when no process of the run on this machine is left.
+/// view) and standard error (problems). Blocks; call once, from the main thread: it takes over SIGINT, SIGTERM, SIGHUP,
+/// SIGUSR1 and SIGPIPE, becomes the child subreaper, and returns only when no process of the run on this machine is
+/// left.
 int run_job(const Job& job, const RunOptions& options);
 
 inline constexpr int kExitFinished = 0;

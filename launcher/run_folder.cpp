@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <vector>
 
 namespace mds::launcher {
 
@@ -39,6 +40,40 @@ RunFolder RunFolder::named(const std::string& output_dir, const std::string& nam
   std::filesystem::path absolute = std::filesystem::absolute(output_dir, ec).lexically_normal();
   if (!absolute.has_filename()) absolute = absolute.parent_path();  // "runs/"
   return RunFolder(absolute.string(), path_part(name) + "-" + time + "-" + id);
+}
+
+RunFolder RunFolder::existing(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  return RunFolder(folder.parent_path().string(), folder.filename().string());
+}
+
+Result<RunFolder> RunFolder::find(const std::string& run, const std::string& output_dir) {
+  namespace fs = std::filesystem;
+  std::error_code ec;
+  const auto is_run = [&](const fs::path& path) { return fs::is_regular_file(path / "events.jsonl", ec); };
+  const auto found = [&](const fs::path& path) -> Result<RunFolder> {
+    const fs::path whole = fs::canonical(path, ec);
+    if (ec) return cannot("open", path.string(), ec.value());
+    return existing(whole.string());
+  };
+  const fs::path base(output_dir);
+  if (run.empty()) {
+    if (is_run(base / "latest")) return found(base / "latest");
+    return bad_input("there is no run in " + output_dir + "; name a run folder, or its parent by --output-dir");
+  }
+  if (is_run(run)) return found(run);
+  if (run.find('/') == std::string::npos) {
+    if (is_run(base / run)) return found(base / run);
+    std::vector<fs::path> matches;
+    for (const auto& entry : fs::directory_iterator(base, ec)) {
+      const std::string name = entry.path().filename().string();
+      if (name.ends_with("-" + run) && is_run(entry.path())) matches.push_back(entry.path());
+    }
+    if (matches.size() == 1) return found(matches[0]);
+  }
+  return bad_input("'" + run + "' is neither a run folder nor a run in " + output_dir +
+                   " (a run folder has an events.jsonl)");
 }
 
 Status RunFolder::make() const {

@@ -19,6 +19,13 @@ class RunFolder {
   static RunFolder named(const std::string& output_dir, const std::string& name, std::time_t now,
                          const std::string& id);
 
+  /// The folder of a run that is there already: `path` is absolute.
+  static RunFolder existing(const std::string& path);
+
+  /// What people mean by RUN: a run folder, the name of one in `output_dir` or the id at the end of its name; empty:
+  /// the newest in `output_dir`. Errors: bad_input.
+  static Result<RunFolder> find(const std::string& run, const std::string& output_dir);
+
   /// Makes <output_dir> where it is missing, the folder and its subfolders. Errors: unavailable (path and reason; also
   /// when the folder exists).
   Status make() const;

@@ -37,7 +37,9 @@ std::optional<T> field(const json& body, const char* name) {
 }  // namespace
 
 RunRecord::RunRecord(const Job& job, const RunFolder& folder, View& view, RunReport report)
-    : folder_(folder), view_(view), metrics_(folder, job.metrics), report_(std::move(report)) {}
+    : folder_(folder), view_(view), metrics_(folder, job.metrics), report_(std::move(report)) {
+  metrics_.read_back();
+}
 
 RunRecord::~RunRecord() = default;
 

@@ -23,48 +23,57 @@ constexpr int kHangLimitIntervals = 30;                // "auto" waits for so ma
 // clang-format off
 #define H(name) &Supervisor::name
 const Supervisor::Handler Supervisor::kTable[kStates][kEventKinds] = {
-  // begin                   agent_joined            agent_lost              agent_gone
-  // rank_started            start_failed            rank_exited             ranks_stopped
-  // progress                checkpoint              tick                    user_stop
+  // begin                   agent_joined            agent_lost              agent_silent
+  // agent_gone              rank_started            start_failed            rank_exited
+  // ranks_stopped           progress                checkpoint              tick
+  // user_stop               preempt
   { // idle
     H(begin),               H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
-    H(unexpected),          H(unexpected),          H(unexpected),          H(user_stop_early),
+    H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
+    H(user_stop_early),     H(preempt_early),
   },
   { // waiting_for_agents
-    H(unexpected),          H(join),                H(agent_failed),        H(agent_gone_waiting),
-    H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
-    H(unexpected),          H(unexpected),          H(agents_overdue),      H(user_stop_early),
+    H(unexpected),          H(join),                H(agent_failed),        H(silent_failed),
+    H(agent_gone_waiting),  H(unexpected),          H(unexpected),          H(unexpected),
+    H(unexpected),          H(unexpected),          H(unexpected),          H(agents_overdue),
+    H(user_stop_early),     H(preempt_early),
   },
   { // starting
-    H(unexpected),          H(unexpected),          H(agent_failed),        H(agent_gone_active),
-    H(rank_started),        H(start_failed),        H(rank_exited),         H(stopped_early),
-    H(record_progress),     H(record_checkpoint),   H(start_overdue),       H(user_stop_active),
+    H(unexpected),          H(unexpected),          H(agent_failed),        H(silent_failed),
+    H(agent_gone_active),   H(rank_started),        H(start_failed),        H(rank_exited),
+    H(stopped_early),       H(record_progress),     H(record_checkpoint),   H(start_overdue),
+    H(user_stop_active),    H(preempt_active),
   },
   { // running
-    H(unexpected),          H(unexpected),          H(agent_failed),        H(agent_gone_active),
-    H(unexpected),          H(start_failed),        H(rank_exited),         H(stopped_early),
-    H(record_progress),     H(record_checkpoint),   H(check_hang),          H(user_stop_active),
+    H(unexpected),          H(unexpected),          H(agent_failed),        H(silent_failed),
+    H(agent_gone_active),   H(unexpected),          H(start_failed),        H(rank_exited),
+    H(stopped_early),       H(record_progress),     H(record_checkpoint),   H(check_hang),
+    H(user_stop_active),    H(preempt_active),
   },
   { // stopping
-    H(unexpected),          H(join_late),           H(lose_agent),          H(agent_gone_stopping),
-    H(late_start),          H(late_failure),        H(late_exit),           H(ranks_stopped),
-    H(record_progress),     H(record_checkpoint),   H(stop_overdue),        H(user_stop_again),
+    H(unexpected),          H(join_late),           H(lose_agent),          H(silent_late),
+    H(agent_gone_stopping), H(late_start),          H(late_failure),        H(late_exit),
+    H(ranks_stopped),       H(record_progress),     H(record_checkpoint),   H(stop_overdue),
+    H(user_stop_again),     H(preempt_stopping),
   },
   { // backing_off
-    H(unexpected),          H(join_late),           H(lose_agent),          H(agent_gone),
-    H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
-    H(unexpected),          H(unexpected),          H(back_off_over),       H(user_stop_early),
+    H(unexpected),          H(join_late),           H(lose_agent),          H(silent_late),
+    H(agent_gone),          H(unexpected),          H(unexpected),          H(unexpected),
+    H(unexpected),          H(unexpected),          H(unexpected),          H(back_off_over),
+    H(user_stop_early),     H(preempt_early),
   },
   { // finishing
-    H(unexpected),          H(join_leaving),        H(lose_agent),          H(agent_gone_finishing),
-    H(unexpected),          H(expected_late),       H(expected_late),       H(expected_late),
-    H(record_progress),     H(record_checkpoint),   H(leave_overdue),       H(user_stop_finishing),
+    H(unexpected),          H(join_leaving),        H(lose_agent),          H(silent_late),
+    H(agent_gone_finishing),H(unexpected),          H(expected_late),       H(expected_late),
+    H(expected_late),       H(record_progress),     H(record_checkpoint),   H(leave_overdue),
+    H(user_stop_finishing), H(expected_late),
   },
   { // ended
     H(unexpected),          H(unexpected),          H(expected_late),       H(expected_late),
-    H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
-    H(unexpected),          H(unexpected),          H(expected_late),       H(expected_late),
+    H(expected_late),       H(unexpected),          H(unexpected),          H(unexpected),
+    H(unexpected),          H(unexpected),          H(unexpected),          H(expected_late),
+    H(expected_late),       H(expected_late),
   },
 };
 #undef H
@@ -73,6 +82,15 @@ const Supervisor::Handler Supervisor::kTable[kStates][kEventKinds] = {
 Supervisor::Supervisor(SupervisorConfig config) : config_(std::move(config)) {
   s_.nodes.resize(config_.nodes);
   s_.ranks.resize(config_.node_of_rank.size());
+}
+
+Supervisor::Supervisor(SupervisorConfig config, const SupervisorState& earlier) : Supervisor(std::move(config)) {
+  s_.attempt = s_.first_attempt = earlier.attempt + (earlier.attempt_started ? 1 : 0);
+  s_.step_best = earlier.step_best;
+  s_.checkpoint_step = earlier.checkpoint_step;
+  s_.checkpoint = earlier.checkpoint;
+  s_.stale_events = earlier.stale_events;
+  s_.unexpected_events = earlier.unexpected_events;
 }
 
 Effects Supervisor::step(const Event& event, TimePoint now) {
@@ -110,6 +128,7 @@ bool Supervisor::refers_to_nothing(const Event& event) const {
   switch (event.kind) {
     case EventKind::agent_joined:
     case EventKind::agent_lost:
+    case EventKind::agent_silent:
     case EventKind::agent_gone:
     case EventKind::ranks_stopped:
       return event.node < 0 || event.node >= config_.nodes;
@@ -120,6 +139,7 @@ bool Supervisor::refers_to_nothing(const Event& event) const {
     case EventKind::checkpoint:
       return event.rank < 0 || event.rank >= world_size();
     case EventKind::user_stop:
+    case EventKind::preempt:
       return event.signal <= 0;
     default:
       return false;
@@ -180,6 +200,19 @@ void Supervisor::agent_failed(const Event& event) {
   fail(cause_from(event, CauseKind::agent_lost));
 }
 
+/// Its processes may be alive all the same: they are killed before anything is started anew (S2).
+void Supervisor::silent_failed(const Event& event) {
+  if (s_.nodes[event.node].state != NodeState::joined) return unexpected(event);
+  kill_agent(event.node);
+  fail(cause_from(event, CauseKind::agent_lost));
+}
+
+void Supervisor::silent_late(const Event& event) {
+  if (s_.nodes[event.node].state != NodeState::joined) return unexpected(event);
+  kill_agent(event.node);
+  if (s_.state == State::stopping && failing()) add_follow_up(cause_from(event, CauseKind::agent_lost));
+}
+
 void Supervisor::agent_gone(const Event& event) {
   Node& node = s_.nodes[event.node];
   if (node.state == NodeState::gone) return unexpected(event);
@@ -227,7 +260,7 @@ void Supervisor::start_attempt() {
   s_.attempt_started = true;
   std::fill(s_.ranks.begin(), s_.ranks.end(), RankState::idle);
   // Not needed for the first attempt: if its record is lost with the machine, nothing was charged to any budget.
-  if (s_.attempt > kFirstAttempt) add(EffectKind::sync);
+  if (s_.attempt > s_.first_attempt) add(EffectKind::sync);
   for (int n = 0; n < config_.nodes; ++n) {
     s_.nodes[n].has_ranks = true;
     Effect& start = add(EffectKind::send_start);
@@ -295,7 +328,7 @@ void Supervisor::record_progress(const Event& event) {
 }
 
 void Supervisor::inject_fault() {
-  if (!config_.kill_rank || s_.kill_sent || s_.attempt != kFirstAttempt || s_.step < config_.kill_rank->step) return;
+  if (!config_.kill_rank || s_.kill_sent || s_.attempt != s_.first_attempt || s_.step < config_.kill_rank->step) return;
   s_.kill_sent = true;
   Effect& kill = add(EffectKind::send_kill);
   kill.rank = config_.kill_rank->rank;
@@ -411,12 +444,12 @@ void Supervisor::stop_overdue(const Event&) {
   if (!hopeless) return;
   s_.verdict = "an agent answered neither to the stop of its ranks nor to its own end";
   if (failing()) report_cause();
-  finish(s_.user_signal ? 128 + s_.user_signal : kExitFailed);
+  finish(stop_code().value_or(kExitFailed));
 }
 
 void Supervisor::after_drain() {
   if (failing()) report_cause();
-  if (s_.user_signal) return finish(128 + s_.user_signal);
+  if (const std::optional<int> code = stop_code()) return finish(*code);
   if (const std::optional<int> code = reason_to_give_up()) return finish(*code);
   ++s_.restarts;
   ++s_.attempt;
@@ -440,7 +473,7 @@ void Supervisor::report_cause() {
 /// The exit code if there shall be no further attempt; the verdict says why.
 std::optional<int> Supervisor::reason_to_give_up() {
   const Cause& cause = *s_.cause;
-  if (s_.attempt == kFirstAttempt && !s_.attempt_started) {
+  if (s_.attempt == s_.first_attempt && !s_.attempt_started) {
     s_.verdict = "the agents could not be started";
     return kExitNoAgents;
   }
@@ -465,71 +498,6 @@ std::optional<int> Supervisor::reason_to_give_up() {
 }
 
 void Supervisor::back_off_over(const Event&) { await_agents(); }
-
-// --- the end of the run ---------------------------------------------------------------------------------------------
-
-void Supervisor::user_stop_early(const Event& event) {
-  count_signal(event);
-  finish(128 + s_.user_signal);
-}
-
-void Supervisor::user_stop_active(const Event& event) {
-  count_signal(event);
-  stop_ranks(config_.user_drain, config_.user_grace);
-  if (!ranks_left()) after_drain();
-}
-
-void Supervisor::user_stop_again(const Event& event) {
-  count_signal(event);
-  if (s_.user_signals == 1) return;  // the drain of a failed attempt is quick anyway
-  stop_ranks(milliseconds{0}, milliseconds{0});
-}
-
-void Supervisor::user_stop_finishing(const Event& event) {
-  count_signal(event);
-  if (s_.user_signals < 2) return;
-  for (int n = 0; n < config_.nodes; ++n) {
-    if (s_.nodes[n].state != NodeState::gone) kill_agent(n);
-  }
-}
-
-void Supervisor::count_signal(const Event& event) {
-  if (s_.user_signals++ == 0) s_.user_signal = event.signal;
-}
-
-void Supervisor::finish(int exit_code) {
-  s_.exit_code = exit_code;
-  go(State::finishing);
-  for (int n = 0; n < config_.nodes; ++n) {
-    if (s_.nodes[n].state == NodeState::joined) add(EffectKind::send_goodbye).node = n;
-    if (s_.nodes[n].state == NodeState::coming) kill_agent(n);
-  }
-  add(EffectKind::sync);  // after the goodbyes, so that the disk and the agents work at the same time
-  arm(now_ + config_.agent_slack);
-  end_if_all_gone();
-}
-
-void Supervisor::leave_overdue(const Event&) {
-  bool hopeless = true;
-  for (int n = 0; n < config_.nodes; ++n) {
-    if (s_.nodes[n].state == NodeState::gone) continue;
-    hopeless = hopeless && s_.nodes[n].was_killed;
-    kill_agent(n);
-  }
-  if (hopeless) return end();
-  arm(now_ + config_.agent_slack);
-}
-
-void Supervisor::end_if_all_gone() {
-  const auto gone = [](const Node& node) { return node.state == NodeState::gone; };
-  if (std::all_of(s_.nodes.begin(), s_.nodes.end(), gone)) end();
-}
-
-void Supervisor::end() {
-  go(State::ended);
-  arm(std::nullopt);
-  add(EffectKind::end).exit_code = s_.exit_code;
-}
 
 // --- small parts ----------------------------------------------------------------------------------------------------
 

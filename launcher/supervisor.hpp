@@ -20,7 +20,10 @@
 //  S8  The run ends exactly once, after every agent is gone (or was killed and did not even answer to that), and
 //      nothing but notes follows.
 //  S9  A user's stop is never followed by a new attempt; the exit code is 128 + the first signal.
-//  S10 The state is a function of the configuration and the logged events (replay).
+//  S10 The state is a function of the configuration and the logged events (replay), and of the state that the run had
+//      before it was resumed.
+//  S11 Nor is a preemption (time limit, nodes taken away): the exit code is 75 when the run has a checkpoint to go on
+//      from, else as for a user's stop. A user's stop outweighs it.
 #pragma once
 
 #include <chrono>
@@ -58,6 +61,8 @@ struct SupervisorConfig {
   std::chrono::milliseconds failure_grace{2'000};       ///< TERM to KILL in a failed attempt
   std::chrono::milliseconds user_drain{60'000};         ///< for a checkpoint after a user's stop
   std::chrono::milliseconds user_grace{10'000};         ///< TERM to KILL after a user's stop
+  std::chrono::milliseconds preempt_drain{60'000};      ///< for a checkpoint when preempted
+  std::chrono::milliseconds preempt_grace{10'000};      ///< TERM to KILL when preempted
   std::chrono::milliseconds agent_slack{10'000};        ///< beyond the times above, before an agent counts as dead
 };
 
@@ -65,6 +70,7 @@ enum class EventKind {
   begin,          ///< start the run
   agent_joined,   ///< node, host
   agent_lost,     ///< node, text: its connection or its process ended
+  agent_silent,   ///< node, text: connected, but no heartbeat came for too long; it is frozen or cut off
   agent_gone,     ///< node: no process of that node's agent is left, nor any of its ranks
   rank_started,   ///< rank
   start_failed,   ///< rank, text
@@ -74,8 +80,9 @@ enum class EventKind {
   checkpoint,     ///< rank, step, text: its name; committed
   tick,           ///< the timer fired
   user_stop,      ///< signal
+  preempt,        ///< signal: the time is up or the nodes are wanted back; the run is to go on later
 };
-inline constexpr int kEventKinds = 12;
+inline constexpr int kEventKinds = 14;
 
 struct Event {
   EventKind kind{};
@@ -161,8 +168,9 @@ struct Node {
 /// Everything that the supervisor knows; replaying the event log gives an equal value (S10).
 struct SupervisorState {
   State state = State::idle;
+  uint32_t first_attempt = kFirstAttempt;  ///< since the run was begun or resumed
   uint32_t attempt = kFirstAttempt;      ///< that runs, or comes next
-  int restarts = 0;
+  int restarts = 0;                      ///< since the run was begun or resumed
   std::vector<Node> nodes{};
   std::vector<RankState> ranks{};
   int64_t step = -1;                     ///< last completed step of this attempt
@@ -176,6 +184,7 @@ struct SupervisorState {
   std::string verdict{};                   ///< why there is no further attempt
   int user_signal = 0;                   ///< first signal of the user
   int user_signals = 0;
+  int preempt_signal = 0;                ///< first signal of a preemption
   bool kill_sent = false;
   int exit_code = 0;                     ///< meaningful in finishing and ended
   uint64_t stale_events = 0;
@@ -190,6 +199,9 @@ struct SupervisorState {
 class Supervisor {
  public:
   explicit Supervisor(SupervisorConfig config);
+  /// The run goes on where `earlier` (of the same run, of which nothing is left) has ended, with new budgets: attempts
+  /// are counted on, checkpoints are remembered. The configuration may be another.
+  Supervisor(SupervisorConfig config, const SupervisorState& earlier);
 
   /// `now` never decreases. Total: every event is handled in every state (S6).
   Effects step(const Event& event, TimePoint now);
@@ -211,6 +223,8 @@ class Supervisor {
   void join_leaving(const Event& event);
   void lose_agent(const Event& event);
   void agent_failed(const Event& event);
+  void silent_failed(const Event& event);
+  void silent_late(const Event& event);
   void agent_gone(const Event& event);
   void agent_gone_waiting(const Event& event);
   void agent_gone_active(const Event& event);
@@ -235,6 +249,9 @@ class Supervisor {
   void user_stop_active(const Event& event);
   void user_stop_again(const Event& event);
   void user_stop_finishing(const Event& event);
+  void preempt_early(const Event& event);
+  void preempt_active(const Event& event);
+  void preempt_stopping(const Event& event);
   void leave_overdue(const Event& event);
 
   // Phases.
@@ -247,6 +264,7 @@ class Supervisor {
   void after_drain();
   void report_cause();
   std::optional<int> reason_to_give_up();
+  std::optional<int> stop_code() const;
   void finish(int exit_code);
   void end_if_all_gone();
   void end();

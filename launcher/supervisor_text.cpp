@@ -25,6 +25,7 @@ const char* to_string(EventKind v) {
     case EventKind::begin: return "begin";
     case EventKind::agent_joined: return "agent_joined";
     case EventKind::agent_lost: return "agent_lost";
+    case EventKind::agent_silent: return "agent_silent";
     case EventKind::agent_gone: return "agent_gone";
     case EventKind::rank_started: return "rank_started";
     case EventKind::start_failed: return "start_failed";
@@ -34,6 +35,7 @@ const char* to_string(EventKind v) {
     case EventKind::checkpoint: return "checkpoint";
     case EventKind::tick: return "tick";
     case EventKind::user_stop: return "user_stop";
+    case EventKind::preempt: return "preempt";
   }
   return "?";
 }

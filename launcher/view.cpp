@@ -75,9 +75,13 @@ void View::event(const Event& event, const Effects& effects, const SupervisorSta
     line(tinted(Tint::yellow, "stopping on " + signal_name(event.signal)) +
          (state.user_signals == 1 ? "; once more to hurry" : ""));
   }
+  if (event.kind == EventKind::preempt && effects.size() > 1) {
+    line(tinted(Tint::yellow, "stopping with a checkpoint on " + signal_name(event.signal)) +
+         ", to be queued again");
+  }
   if (event.kind == EventKind::checkpoint && options_.terminal) line("checkpoint " + event.text);
   if (has(EffectKind::report_cause)) cause(*state.cause);
-  if (has(EffectKind::send_start) && state.attempt > kFirstAttempt) next_attempt(state, now);
+  if (has(EffectKind::send_start) && state.attempt > state.first_attempt) next_attempt(state, now);
   if (state.state == State::backing_off && has(EffectKind::report_cause)) {
     line("next attempt in " + human_seconds(in_seconds(*state.deadline - now)));
   }

@@ -1,12 +1,14 @@
 #include "topology/cluster.hpp"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <array>
+#include <charconv>
+#include <cstdio>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
+
+#include "topology/cluster_json_fields.hpp"
+#include "topology/read/read_machine.hpp"
 
 namespace mds::topology {
 namespace {
@@ -14,139 +16,227 @@ namespace {
 using nlohmann::json;
 
 constexpr int kVersion = 1;
-constexpr uint64_t kRecordingBytesMax = 256 << 20;  // 10,000 large machines; a guard against reading /dev/zero
-constexpr int kIndexMax = 1 << 20;                  // of CPUs and NUMA nodes; Linux stops at 8192
+constexpr std::array<const char*, 3> kLinkKinds{"nvlink", "xgmi", "c2c"};     // in LinkKind's order
+constexpr std::array<const char*, 3> kLinkEnds{"gpu", "nvswitch", "cpu"};     // in LinkEnd's order
 
-/// One JSON object with its place in the document. The first field that is wrong is kept as the error; getters then
-/// return defaults, so that a parser reads as a list of fields.
-class Fields {
- public:
-  Fields(const json& object, std::string where, std::optional<Error>& error)
-      : object_(object), where_(std::move(where)), error_(error) {
-    if (!object_.is_object()) fail("", "expected an object");
+std::string hex_class(uint32_t pci_class) {
+  char text[16];
+  std::snprintf(text, sizeof text, "0x%06x", pci_class);
+  return text;
+}
+
+void read_class(Fields& fields, uint32_t& out) {
+  std::string text = hex_class(0);
+  fields.get("class", text);
+  const char* const end = text.data() + text.size();
+  const bool prefixed = text.size() > 2 && text.starts_with("0x");
+  const auto parsed = std::from_chars(text.data() + (prefixed ? 2 : 0), end, out, 16);
+  if (!prefixed || parsed.ec != std::errc() || parsed.ptr != end || out > 0xffffff) {
+    fields.fail("class", "expected a PCI class such as \"0x030200\"");
   }
+}
 
-  void get(const char* key, std::string& out, bool required = false) {
-    const json* value = find(key, required);
-    if (!value) return;
-    read_text(*value, key, out);
+json to_json(const PciLink& link) { return {{"gtps", link.gtps}, {"width", link.width}}; }
+
+void read_link(Fields& fields, const char* key, PciLink& link) {
+  fields.object(key, [&](Fields& f) {
+    f.get("gtps", link.gtps);
+    f.get("width", link.width);
+  });
+}
+
+/// One array of the document: every element of `values` through `one`.
+template <typename T, typename One>
+json array_of(const std::vector<T>& values, One one) {
+  json array = json::array();
+  for (const T& value : values) array.push_back(one(value));
+  return array;
+}
+
+json to_json(const Core& c) {
+  return {{"index", c.index}, {"package", c.package}, {"numa", c.numa}, {"cpus", c.cpus}};
+}
+
+json to_json(const Package& p) {
+  return {{"index", p.index}, {"arch", p.arch}, {"vendor", p.vendor}, {"family", p.family}, {"model", p.model}};
+}
+
+json to_json(const NumaNode& n) {
+  return {{"os_index", n.os_index}, {"package", n.package}, {"memory_bytes", n.memory_bytes}};
+}
+
+json to_json(const PciDevice& d) {
+  return {{"bus_id", d.bus_id},
+          {"parent", d.parent},
+          {"numa", d.numa},
+          {"class", hex_class(d.pci_class)},
+          {"vendor", d.vendor},
+          {"device", d.device},
+          {"subsystem_vendor", d.subsystem_vendor},
+          {"subsystem_device", d.subsystem_device},
+          {"link", to_json(d.link)},
+          {"link_max", to_json(d.link_max)}};
+}
+
+json to_json(const Gpu& g) {
+  return {{"index", g.index},
+          {"uuid", g.uuid},
+          {"bus_id", g.bus_id},
+          {"name", g.name},
+          {"memory_bytes", g.memory_bytes},
+          {"numa", g.numa},
+          {"pci", g.pci},
+          {"sm", g.sm},
+          {"gcn", g.gcn},
+          {"gdr", g.gdr},
+          {"nvlink_domain", g.nvlink_domain}};
+}
+
+json to_json(const Nic& n) {
+  return {{"name", n.name}, {"bus_id", n.bus_id}, {"numa", n.numa},           {"gbps", n.gbps}, {"rdma", n.rdma},
+          {"pci", n.pci},   {"port", n.port},     {"guid", n.guid},           {"interface", n.interface},
+          {"gdr", n.gdr},   {"active", n.active}};
+}
+
+json to_json(const GpuLink& l) {
+  return {{"kind", kLinkKinds[static_cast<size_t>(l.kind)]},
+          {"gpu", l.gpu},
+          {"end", kLinkEnds[static_cast<size_t>(l.end)]},
+          {"peer", l.peer},
+          {"peer_bus_id", l.peer_bus_id},
+          {"count", l.count},
+          {"gb_per_s_each", l.gb_per_s_each}};
+}
+
+json to_json(const Fabric& fabric) {
+  return {{"switches", array_of(fabric.switches,
+                                [](const FabricSwitch& s) -> json {
+                                  return {{"name", s.name}, {"level", s.level}, {"parents", s.parents}};
+                                })},
+          {"ports", array_of(fabric.ports,
+                             [](const FabricPort& p) -> json {
+                               return {{"host", p.host}, {"nic", p.nic}, {"leaf", p.leaf}, {"gbps", p.gbps}};
+                             })},
+          {"blocks", array_of(fabric.blocks, [](const FabricBlock& b) -> json {
+             return {{"name", b.name}, {"hosts", b.hosts}};
+           })}};
+}
+
+std::string element(const char* key, size_t i, const char* field) {
+  return std::string(key) + "[" + std::to_string(i) + "]" + (*field ? "." : "") + field;
+}
+
+/// An index that must be -1 or name one of `count` elements.
+void check_index(Fields& fields, const std::string& key, int index, size_t count, const char* of) {
+  if (index >= 0 && static_cast<size_t>(index) >= count) {
+    fields.fail(key, "is " + std::to_string(index) + ", but there are only " + std::to_string(count) + " " + of);
   }
+}
 
-  void get(const char* key, bool& out) {
-    const json* value = find(key, false);
-    if (!value) return;
-    if (!value->is_boolean()) return fail(key, "expected true or false");
-    out = value->get<bool>();
-  }
-
-  void get(const char* key, double& out) {
-    const json* value = find(key, false);
-    if (!value) return;
-    if (!value->is_number() || !(value->get<double>() >= 0)) return fail(key, "expected a number >= 0");
-    out = value->get<double>();
-  }
-
-  void get(const char* key, uint64_t& out) {
-    const json* value = find(key, false);
-    if (!value) return;
-    if (!value->is_number_unsigned()) return fail(key, "expected a whole number >= 0");
-    out = value->get<uint64_t>();
-  }
-
-  void get(const char* key, int& out, bool required = false, int min = 0) {
-    const json* value = find(key, required);
-    if (value) read_index(*value, key, min, out);
-  }
-
-  void get(const char* key, std::vector<int>& out) {
-    const json* value = array(key, true);
-    if (!value) return;
-    for (size_t i = 0; i < value->size() && !error_; ++i) {
-      int number = 0;
-      read_index((*value)[i], element(key, i), 0, number);
-      out.push_back(number);
-    }
-  }
-
-  void get(const char* key, std::vector<std::string>& out) {
-    const json* value = array(key, false);
-    if (!value) return;
-    for (size_t i = 0; i < value->size() && !error_; ++i) read_text((*value)[i], element(key, i), out.emplace_back());
-  }
-
-  /// An array of objects; `read(fields, element)` fills each.
-  template <typename T, typename Read>
-  void get(const char* key, std::vector<T>& out, bool required, Read read) {
-    const json* value = array(key, required);
-    if (!value) return;
-    for (size_t i = 0; i < value->size() && !error_; ++i) {
-      Fields fields((*value)[i], path(element(key, i)), error_);
-      if (!error_) read(fields, out.emplace_back());
-    }
-  }
-
-  void fail(const std::string& key, const std::string& problem) {
-    if (error_) return;
-    const std::string place = path(key);
-    error_ = bad_input(place.empty() ? problem : place + ": " + problem);
-  }
-
- private:
-  const json* find(const char* key, bool required) {
-    if (error_) return nullptr;
-    const auto found = object_.find(key);
-    if (found != object_.end()) return &*found;
-    if (required) fail(key, "is missing");
-    return nullptr;
-  }
-
-  const json* array(const char* key, bool required) {
-    const json* value = find(key, required);
-    if (value && !value->is_array()) return fail(key, "expected an array"), nullptr;
-    return value;
-  }
-
-  void read_index(const json& value, const std::string& key, int min, int& out) {
-    const bool whole = value.is_number_integer();
-    // An unsigned number above int64_t's range would wrap: compare it as what it is.
-    const bool small = whole && (value.is_number_unsigned() ? value.get<uint64_t>() <= uint64_t{kIndexMax}
-                                                            : value.get<int64_t>() >= min);
-    if (!small) {
-      return fail(key, "expected a whole number from " + std::to_string(min) + " to " + std::to_string(kIndexMax));
-    }
-    out = value.get<int>();
-  }
-
-  /// Names end up in terminals, pictures and JSON: only printable ASCII, and not whole books of it.
-  void read_text(const json& value, const std::string& key, std::string& out) {
-    if (!value.is_string()) return fail(key, "expected a string");
-    out = value.get<std::string>();
-    const bool printable = std::all_of(out.begin(), out.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
-    if (!printable || out.size() > 4096) fail(key, "expected at most 4096 characters of printable ASCII");
-  }
-
-  static std::string element(const std::string& key, size_t i) { return key + "[" + std::to_string(i) + "]"; }
-  std::string path(const std::string& key) const {
-    return where_.empty() ? key : key.empty() ? where_ : where_ + "." + key;
-  }
-
-  const json& object_;
-  const std::string where_;
-  std::optional<Error>& error_;
-};
-
-/// What the types of the fields do not say: no CPU belongs to two cores, none is empty, there is a core at all.
-void check(Fields& fields, const Machine& machine) {
-  if (machine.host.empty()) fields.fail("host", "must not be empty");
-  if (machine.cores.empty()) fields.fail("cores", "must not be empty");
+void check_cores(Fields& fields, const Machine& machine) {
   std::set<int> seen;
-  for (size_t i = 0; i < machine.cores.size(); ++i) {
-    const std::string key = "cores[" + std::to_string(i) + "].cpus";
+  for (size_t i = 0; i < machine.cores.size() && !fields.failed(); ++i) {
+    const std::string key = element("cores", i, "cpus");
     if (machine.cores[i].cpus.empty()) return fields.fail(key, "must not be empty");
     for (const int cpu : machine.cores[i].cpus) {
       if (!seen.insert(cpu).second) return fields.fail(key, "CPU " + std::to_string(cpu) + " is listed twice");
     }
   }
+}
+
+/// What the types of the fields do not say. Machines that only look wrong (a link to itself, no cores in a recording
+/// of devices) are let through: they are doctor's and placement's to judge.
+void check(Fields& fields, const Machine& machine) {
+  if (machine.host.empty()) fields.fail("host", "must not be empty");
+  if (const Status size = check_size(machine); !size) fields.fail("", size.error().message);
+  check_cores(fields, machine);
+  for (size_t i = 0; i < machine.pci.size() && !fields.failed(); ++i) {
+    const int parent = machine.pci[i].parent;
+    if (parent >= 0 && static_cast<size_t>(parent) >= i) {
+      fields.fail(element("pci", i, "parent"), "is " + std::to_string(parent) + "; parents come before their children");
+    }
+  }
+  for (size_t i = 0; i < machine.gpus.size(); ++i) {
+    check_index(fields, element("gpus", i, "pci"), machine.gpus[i].pci, machine.pci.size(), "PCI devices");
+  }
+  for (size_t i = 0; i < machine.nics.size(); ++i) {
+    check_index(fields, element("nics", i, "pci"), machine.nics[i].pci, machine.pci.size(), "PCI devices");
+  }
+  for (size_t i = 0; i < machine.links.size() && !fields.failed(); ++i) {
+    const GpuLink& link = machine.links[i];
+    check_index(fields, element("links", i, "gpu"), link.gpu, machine.gpus.size(), "GPUs");
+    if (link.end == LinkEnd::gpu) {
+      check_index(fields, element("links", i, "peer"), link.peer, machine.gpus.size(), "GPUs");
+    }
+  }
+}
+
+void check(Fields& fields, const Fabric& fabric) {
+  const auto& switches = fabric.switches;
+  for (size_t i = 0; i < switches.size(); ++i) {
+    for (size_t k = 0; k < switches[i].parents.size() && !fields.failed(); ++k) {
+      const int parent = switches[i].parents[k];
+      const std::string key = element("switches", i, "parents") + "[" + std::to_string(k) + "]";
+      check_index(fields, key, parent, switches.size(), "switches");
+      if (!fields.failed() && switches[static_cast<size_t>(parent)].level <= switches[i].level) {
+        fields.fail(key, "is switch " + std::to_string(parent) + ", whose level is not above this one's");
+      }
+    }
+  }
+  for (size_t i = 0; i < fabric.ports.size() && !fields.failed(); ++i) {
+    check_index(fields, element("ports", i, "leaf"), fabric.ports[i].leaf, switches.size(), "switches");
+  }
+}
+
+void read_pci(Fields& f, PciDevice& device) {
+  f.get("bus_id", device.bus_id);
+  f.get("parent", device.parent, false, -1);
+  f.get("numa", device.numa, false, -1);
+  read_class(f, device.pci_class);
+  f.get("vendor", device.vendor);
+  f.get("device", device.device);
+  f.get("subsystem_vendor", device.subsystem_vendor);
+  f.get("subsystem_device", device.subsystem_device);
+  read_link(f, "link", device.link);
+  read_link(f, "link_max", device.link_max);
+}
+
+void read_gpu(Fields& f, Gpu& gpu) {
+  f.get("index", gpu.index, true);
+  f.get("uuid", gpu.uuid);
+  f.get("bus_id", gpu.bus_id);
+  f.get("name", gpu.name);
+  f.get("memory_bytes", gpu.memory_bytes);
+  f.get("numa", gpu.numa, false, -1);
+  f.get("pci", gpu.pci, false, -1);
+  f.get("sm", gpu.sm);
+  f.get("gcn", gpu.gcn);
+  f.get("gdr", gpu.gdr);
+  f.get("nvlink_domain", gpu.nvlink_domain);
+}
+
+void read_nic(Fields& f, Nic& nic) {
+  f.get("name", nic.name, true);
+  f.get("bus_id", nic.bus_id);
+  f.get("numa", nic.numa, false, -1);
+  f.get("gbps", nic.gbps);
+  f.get("rdma", nic.rdma);
+  f.get("pci", nic.pci, false, -1);
+  f.get("port", nic.port);
+  f.get("guid", nic.guid);
+  f.get("interface", nic.interface);
+  f.get("gdr", nic.gdr);
+  f.get("active", nic.active);
+}
+
+void read_gpu_link(Fields& f, GpuLink& link) {
+  f.get("kind", link.kind, kLinkKinds);
+  f.get("gpu", link.gpu, true);
+  f.get("end", link.end, kLinkEnds);
+  f.get("peer", link.peer, false, -1);
+  f.get("peer_bus_id", link.peer_bus_id);
+  f.get("count", link.count);
+  f.get("gb_per_s_each", link.gb_per_s_each);
 }
 
 void read_machine(Fields& fields, Machine& machine) {
@@ -158,101 +248,64 @@ void read_machine(Fields& fields, Machine& machine) {
     f.get("cpus", core.cpus);
     std::sort(core.cpus.begin(), core.cpus.end());
   });
+  fields.get("packages", machine.packages, false, [](Fields& f, Package& package) {
+    f.get("index", package.index, true);
+    f.get("arch", package.arch);
+    f.get("vendor", package.vendor);
+    f.get("family", package.family);
+    f.get("model", package.model);
+  });
   fields.get("numa", machine.numa, true, [](Fields& f, NumaNode& numa) {
     f.get("os_index", numa.os_index, true);
     f.get("package", numa.package);
     f.get("memory_bytes", numa.memory_bytes);
   });
-  fields.get("gpus", machine.gpus, false, [](Fields& f, Gpu& gpu) {
-    f.get("index", gpu.index, true);
-    f.get("uuid", gpu.uuid);
-    f.get("bus_id", gpu.bus_id);
-    f.get("name", gpu.name);
-    f.get("memory_bytes", gpu.memory_bytes);
-    f.get("numa", gpu.numa, false, -1);
-  });
-  fields.get("nics", machine.nics, false, [](Fields& f, Nic& nic) {
-    f.get("name", nic.name, true);
-    f.get("bus_id", nic.bus_id);
-    f.get("numa", nic.numa, false, -1);
-    f.get("gbps", nic.gbps);
-    f.get("rdma", nic.rdma);
-  });
+  fields.get("pci", machine.pci, false, read_pci);
+  fields.get("gpus", machine.gpus, false, read_gpu);
+  fields.get("nics", machine.nics, false, read_nic);
+  fields.get("links", machine.links, false, read_gpu_link);
   fields.get("notes", machine.notes);
   check(fields, machine);
 }
 
-Result<Cluster> load_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return bad_input("cannot read the topology file " + path.string());
-  std::string text(1 << 16, '\0');
-  uint64_t size = 0;
-  while (file.read(text.data() + size, static_cast<std::streamsize>(text.size() - size)), file.gcount() > 0) {
-    size += static_cast<uint64_t>(file.gcount());
-    if (size > kRecordingBytesMax) return bad_input(path.string() + " is too large for a topology recording");
-    if (size == text.size()) text.resize(2 * text.size());
-  }
-  text.resize(size);
-  const json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (document.is_discarded()) {
-    return bad_input(path.string() + " is not JSON; `mdslaunch topo --json` writes a topology recording");
-  }
-  if (document.is_object() && document.contains("cores")) {
-    auto machine = machine_from_json(document);
-    if (!machine) return machine.error().within(path.string());
-    return Cluster{{*std::move(machine)}};
-  }
-  auto cluster = cluster_from_json(document);
-  if (!cluster) return cluster.error().within(path.string());
-  return cluster;
-}
-
-Result<Cluster> load_folder(const std::filesystem::path& folder) {
-  std::set<std::filesystem::path> files;
-  std::error_code failed;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
-    if (entry.path().extension() == ".json") files.insert(entry.path());
-  }
-  if (failed) return bad_input("cannot read the folder " + folder.string() + ": " + failed.message());
-  if (files.empty()) return bad_input("the folder " + folder.string() + " holds no topology recordings (*.json)");
-  Cluster all;
-  for (const auto& file : files) {
-    auto cluster = load_file(file);
-    if (!cluster) return cluster;
-    std::move(cluster->nodes.begin(), cluster->nodes.end(), std::back_inserter(all.nodes));
-  }
-  return all;
+void read_fabric(Fields& fields, Fabric& fabric) {
+  fields.get("switches", fabric.switches, false, [](Fields& f, FabricSwitch& s) {
+    f.get("name", s.name, true);
+    f.get("level", s.level);
+    f.get("parents", s.parents, false);
+  });
+  fields.get("ports", fabric.ports, false, [](Fields& f, FabricPort& port) {
+    f.get("host", port.host, true);
+    f.get("nic", port.nic);
+    f.get("leaf", port.leaf, true);
+    f.get("gbps", port.gbps);
+  });
+  fields.get("blocks", fabric.blocks, false, [](Fields& f, FabricBlock& block) {
+    f.get("name", block.name, true);
+    f.get("hosts", block.hosts);
+  });
+  check(fields, fabric);
 }
 
 }  // namespace
 
 json to_json(const Machine& machine) {
-  json cores = json::array(), numa = json::array(), gpus = json::array(), nics = json::array();
-  for (const Core& c : machine.cores) {
-    cores.push_back({{"index", c.index}, {"package", c.package}, {"numa", c.numa}, {"cpus", c.cpus}});
-  }
-  for (const NumaNode& n : machine.numa) {
-    numa.push_back({{"os_index", n.os_index}, {"package", n.package}, {"memory_bytes", n.memory_bytes}});
-  }
-  for (const Gpu& g : machine.gpus) {
-    gpus.push_back({{"index", g.index},
-                    {"uuid", g.uuid},
-                    {"bus_id", g.bus_id},
-                    {"name", g.name},
-                    {"memory_bytes", g.memory_bytes},
-                    {"numa", g.numa}});
-  }
-  for (const Nic& n : machine.nics) {
-    nics.push_back({{"name", n.name}, {"bus_id", n.bus_id}, {"numa", n.numa}, {"gbps", n.gbps}, {"rdma", n.rdma}});
-  }
-  return {{"host", machine.host},    {"cores", std::move(cores)}, {"numa", std::move(numa)},
-          {"gpus", std::move(gpus)}, {"nics", std::move(nics)},   {"notes", machine.notes}};
+  const auto one = [](const auto& value) { return to_json(value); };
+  return {{"host", machine.host},
+          {"packages", array_of(machine.packages, one)},
+          {"cores", array_of(machine.cores, one)},
+          {"numa", array_of(machine.numa, one)},
+          {"pci", array_of(machine.pci, one)},
+          {"gpus", array_of(machine.gpus, one)},
+          {"nics", array_of(machine.nics, one)},
+          {"links", array_of(machine.links, one)},
+          {"notes", machine.notes}};
 }
 
 json to_json(const Cluster& cluster) {
-  json nodes = json::array();
-  for (const Machine& machine : cluster.nodes) nodes.push_back(to_json(machine));
-  return {{"version", kVersion}, {"nodes", std::move(nodes)}};
+  return {{"version", kVersion},
+          {"nodes", array_of(cluster.nodes, [](const Machine& machine) { return to_json(machine); })},
+          {"fabric", to_json(cluster.fabric)}};
 }
 
 Result<Machine> machine_from_json(const json& document) {
@@ -276,13 +329,9 @@ Result<Cluster> cluster_from_json(const json& document) {
   }
   fields.get("nodes", cluster.nodes, true, read_machine);
   if (cluster.nodes.empty()) fields.fail("nodes", "must not be empty");
+  fields.object("fabric", [&](Fields& f) { read_fabric(f, cluster.fabric); });
   if (error) return error->within("topology");
   return cluster;
-}
-
-Result<Cluster> load_cluster(const std::string& path) {
-  std::error_code failed;
-  return std::filesystem::is_directory(path, failed) ? load_folder(path) : load_file(path);
 }
 
 }  // namespace mds::topology

@@ -1,7 +1,9 @@
 #include "topology/core_shares.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
+#include <numeric>
 #include <tuple>
 
 namespace mds::topology {
@@ -38,39 +40,61 @@ void divide_evenly(const std::vector<const Core*>& cores, const std::vector<size
   }
 }
 
-/// The domain whose ranks would still have the most cores each with one rank more.
-Domain& richest(Domains& domains) {
-  const auto poorer = [](const auto& a, const auto& b) {
-    return a.second.cores.size() * (b.second.ranks.size() + 1) < b.second.cores.size() * (a.second.ranks.size() + 1);
-  };
-  return std::max_element(domains.begin(), domains.end(), poorer)->second;
+size_t room(const Domain& domain, size_t ranks_per_core_max) {
+  const size_t places = domain.cores.size() * ranks_per_core_max;
+  return places - std::min(places, domain.ranks.size());
 }
 
-/// Ranks with a wish go where they wish as long as no core there gets more than `ranks_per_core_max` of them; the
-/// others fill up evenly.
-void assign(Domains& domains, const std::vector<int>& nearest, size_t ranks_per_core_max) {
+/// Spreads `ranks` over `domains` so that the poorest rank has as many cores as can be: first how many each domain
+/// gets, then which, so that neighbouring ranks stay together.
+void spread(const std::vector<Domain*>& domains, const std::vector<size_t>& ranks) {
+  std::vector<size_t> extra(domains.size());
+  const auto poorer = [&](size_t a, size_t b) {
+    const size_t ranks_a = domains[a]->ranks.size() + extra[a] + 1, ranks_b = domains[b]->ranks.size() + extra[b] + 1;
+    return domains[a]->cores.size() * ranks_b < domains[b]->cores.size() * ranks_a;
+  };
+  std::vector<size_t> all(domains.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  for (size_t i = 0; i < ranks.size(); ++i) ++extra[*std::max_element(all.begin(), all.end(), poorer)];
+  auto next = ranks.begin();
+  for (const size_t i : all) {
+    const auto end = next + static_cast<std::ptrdiff_t>(extra[i]);
+    domains[i]->ranks.insert(domains[i]->ranks.end(), next, end);
+    next = end;
+  }
+}
+
+/// Ranks with a wish go where they wish as long as no core there gets more than `ranks_per_core_max` of them, those
+/// that find no room there into the same package, and all others fill up evenly.
+void assign(Domains& domains, const std::vector<int>& wishes, size_t ranks_per_core_max) {
+  std::map<int, std::vector<size_t>> crowded_out;  // by package
   std::vector<size_t> anywhere;
-  for (size_t rank = 0; rank < nearest.size(); ++rank) {
-    const auto wish = domains.find(nearest[rank]);
-    if (wish != domains.end() && wish->second.ranks.size() < wish->second.cores.size() * ranks_per_core_max) {
+  for (size_t rank = 0; rank < wishes.size(); ++rank) {
+    const auto wish = domains.find(wishes[rank]);
+    if (wish == domains.end()) {
+      anywhere.push_back(rank);
+    } else if (room(wish->second, ranks_per_core_max) > 0) {
       wish->second.ranks.push_back(rank);
     } else {
-      anywhere.push_back(rank);
+      crowded_out[wish->second.cores.front()->package].push_back(rank);
     }
   }
-  // First how many each domain gets, then which: neighbouring ranks stay together.
-  std::map<Domain*, size_t> extra;
-  for (size_t i = 0; i < anywhere.size(); ++i) {
-    Domain& domain = richest(domains);
-    domain.ranks.push_back(anywhere[i]);
-    ++extra[&domain];
+  for (auto& [package, ranks] : crowded_out) {
+    std::vector<Domain*> near;
+    size_t places = 0;
+    for (auto& [numa, domain] : domains) {
+      if (domain.cores.front()->package != package || room(domain, ranks_per_core_max) == 0) continue;
+      near.push_back(&domain);
+      places += room(domain, ranks_per_core_max);
+    }
+    const auto end = ranks.begin() + static_cast<std::ptrdiff_t>(std::min(places, ranks.size()));
+    if (!near.empty()) spread(near, {ranks.begin(), end});
+    anywhere.insert(anywhere.end(), end, ranks.end());
   }
-  auto next = anywhere.begin();
-  for (auto& [numa, domain] : domains) {
-    const size_t count = extra[&domain];
-    std::copy_n(next, count, domain.ranks.end() - static_cast<std::ptrdiff_t>(count));
-    next += static_cast<std::ptrdiff_t>(count);
-  }
+  std::sort(anywhere.begin(), anywhere.end());
+  std::vector<Domain*> all;
+  for (auto& [numa, domain] : domains) all.push_back(&domain);
+  spread(all, anywhere);
 }
 
 /// Whether holding every rank inside one NUMA node leaves the poorest one well below an even share.
@@ -85,17 +109,39 @@ bool too_uneven(const Domains& domains, size_t cores, size_t ranks) {
 
 }  // namespace
 
+int numa_with_cores(const Machine& machine, int numa) {
+  const auto has_cores = [&](int os_index) {
+    return std::any_of(machine.cores.begin(), machine.cores.end(), [&](auto& core) { return core.numa == os_index; });
+  };
+  if (numa < 0 || has_cores(numa)) return numa;
+  const auto known = std::find_if(machine.numa.begin(), machine.numa.end(),
+                                  [&](const NumaNode& node) { return node.os_index == numa; });
+  const auto key = [&](const Core& core) {
+    const bool other_package = known != machine.numa.end() && core.package != known->package;
+    return std::tuple(other_package, std::abs(core.numa - numa), core.numa);
+  };
+  const auto nearest = std::min_element(machine.cores.begin(), machine.cores.end(),
+                                        [&](const Core& a, const Core& b) { return key(a) < key(b); });
+  return nearest == machine.cores.end() ? -1 : nearest->numa;
+}
+
 std::vector<CoreShare> divide_cores(const Machine& machine, const std::vector<int>& nearest) {
   const auto cores = ordered_cores(machine);
   const bool enough = cores.size() >= nearest.size();
   Domains domains;
   for (const Core* core : cores) domains[core->numa].cores.push_back(core);
-  const bool wishes =
-      std::any_of(nearest.begin(), nearest.end(), [&](int numa) { return domains.find(numa) != domains.end(); });
-  assign(domains, nearest, (nearest.size() + cores.size() - 1) / cores.size());
+  std::map<int, int> home;  // by NUMA node that is wished for
+  std::vector<int> wishes;
+  for (const int numa : nearest) {
+    const auto [entry, is_new] = home.try_emplace(numa, -1);
+    if (is_new) entry->second = numa_with_cores(machine, numa);
+    wishes.push_back(entry->second);
+  }
+  const bool any_wish = std::any_of(wishes.begin(), wishes.end(), [](int numa) { return numa >= 0; });
+  assign(domains, wishes, (nearest.size() + cores.size() - 1) / cores.size());
 
   std::vector<CoreShare> shares(nearest.size());
-  if (!wishes && enough && too_uneven(domains, cores.size(), nearest.size())) {
+  if (!any_wish && enough && too_uneven(domains, cores.size(), nearest.size())) {
     std::vector<size_t> all(nearest.size());
     for (size_t rank = 0; rank < all.size(); ++rank) all[rank] = rank;
     divide_evenly(cores, all, shares);

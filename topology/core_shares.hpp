@@ -16,7 +16,8 @@ struct CoreShare {
 /// One share a rank. `nearest[i]` is the OS index of the NUMA node that rank i should be near to, -1 for any.
 ///
 /// - With at least as many cores as ranks, no core has two ranks and every core of a NUMA node with ranks has one.
-/// - A rank near to a NUMA node gets cores of it, unless there are fewer than ranks near to it.
+/// - A rank near to a NUMA node gets cores of it, unless there are fewer than ranks near to it: then of another one of
+///   the package that has some to spare, or else of any. A node without cores counts as numa_with_cores() says.
 /// - Ranks near to any are spread so that the smallest share is as large as can be, neighbours on the same NUMA node. A
 ///   rank's cores lie in one NUMA node, unless there are fewer ranks than nodes, or that would cost the poorest rank
 ///   more than a quarter of an even share.
@@ -24,5 +25,9 @@ struct CoreShare {
 ///
 /// Requires a core.
 std::vector<CoreShare> divide_cores(const Machine& machine, const std::vector<int>& nearest);
+
+/// `numa` itself if it has cores, or the nearest NUMA node that has: of the same package, then by number, as firmware
+/// numbers neighbours side by side. -1 for -1, and where no node has cores.
+int numa_with_cores(const Machine& machine, int numa);
 
 }  // namespace mds::topology

@@ -4,144 +4,129 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
-#include <tuple>
 
-#include "topology/core_shares.hpp"
+#include "topology/placement_nodes.hpp"
 #include "topology/placement_reasons.hpp"
+#include "topology/placement_seats.hpp"
 
 namespace mds::topology {
 namespace {
 
-/// How many ranks of the request one real machine has to hold.
-size_t ranks_on_machine(const PlacementRequest& request) {
-  return static_cast<size_t>(request.nodes_share_machine ? request.grid.world_size() : request.ranks_per_node);
+/// What the ranks [first, first + count) send each other, for each such block of `blocks`.
+std::vector<std::vector<Exchange>> traffic_inside(const PlacementRequest& request,
+                                                  const std::vector<NodePlacement>& blocks) {
+  std::vector<int> block_of_rank;
+  for (const NodePlacement& block : blocks) {
+    block_of_rank.insert(block_of_rank.end(), static_cast<size_t>(block.ranks),
+                         static_cast<int>(&block - blocks.data()));
+  }
+  std::vector<std::vector<Exchange>> traffic(blocks.size());
+  for (const Flow& flow : traffic_flows(request.grid, request.traffic, block_of_rank)) {
+    const int block = block_of_rank[static_cast<size_t>(flow.from)];
+    if (block != block_of_rank[static_cast<size_t>(flow.to)]) continue;
+    const int first = blocks[static_cast<size_t>(block)].first_rank;
+    traffic[static_cast<size_t>(block)].push_back({flow.from - first, flow.to - first, flow.bytes});
+  }
+  for (auto& inside : traffic) inside = merged(std::move(inside));
+  return traffic;
 }
 
-Status check_fit(const Cluster& cluster, const PlacementRequest& request) {
-  const size_t world = request.grid.world_size(), per_node = request.ranks_per_node;
-  if (request.ranks_per_node < 1) return bad_input("ranks per node must be at least 1");
-  if (world % per_node != 0) {
-    return infeasible(counted(world, "rank") + " do not divide into nodes of " + counted(per_node, "rank") +
-                      ": choose parallel sizes whose product is a multiple of " + std::to_string(per_node));
-  }
-  const size_t nodes = world / per_node;
-  if (nodes > cluster.nodes.size()) {
-    return infeasible(counted(world, "rank") + " at " + std::to_string(per_node) + " a node need " +
-                      counted(nodes, "node") + ", but there " + (cluster.nodes.size() == 1 ? "is " : "are ") +
-                      std::to_string(cluster.nodes.size()) + ": reduce the parallel sizes to " +
-                      counted(cluster.nodes.size() * per_node, "rank") + " in all, or give more nodes");
-  }
-  for (size_t node = 0; node < nodes; ++node) {
-    const Machine& machine = cluster.nodes[node];
-    const std::string name = "node " + std::to_string(node) + " (" + machine.host + ")";
-    if (machine.cores.empty()) return infeasible(name + " has no core that may be used");
-    const size_t wanted = ranks_on_machine(request);
-    if (request.device == DeviceKind::cpu || machine.gpus.size() >= wanted) continue;
-    std::string problem = name + " has " + counted(machine.gpus.size(), "usable GPU") + ", but " +
-                          std::to_string(wanted) + (wanted == 1 ? " is" : " are") + " needed, one a rank: ";
-    for (const std::string& note : machine.notes) {
-      if (note.find("GPU") != std::string::npos) problem += "(" + note + ") ";
-    }
-    const size_t fitting = request.nodes_share_machine ? machine.gpus.size() / nodes : machine.gpus.size();
-    if (fitting == 0) return infeasible(problem + (machine.gpus.empty() ? "use devices = \"cpu\"" : "use fewer nodes"));
-    return infeasible(problem + "use at most gpus_per_node = " + std::to_string(fitting));
-  }
-  return {};
+void take(RankPlacement& rank, const Seat& seat) {
+  rank.gpu = seat.gpu;
+  rank.cpus = seat.cpus;
+  rank.cores = seat.cores;
+  rank.memory_nodes = seat.memory_nodes;
+  rank.nics = seat.nics;
+  rank.best_nics = seat.best_nics;
+  rank.shares_cores = seat.shares_cores;
 }
 
-/// GPUs in the order in which local ranks take them: those of one NUMA node side by side, so that neighbouring ranks
-/// (a tensor group) are near each other.
-std::vector<int> gpu_order(const Machine& machine) {
-  std::vector<int> order(machine.gpus.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::map<int, int> first_of_numa;
-  for (const int gpu : order) first_of_numa.try_emplace(machine.gpus[gpu].numa, gpu);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return first_of_numa[machine.gpus[a].numa] < first_of_numa[machine.gpus[b].numa];
-  });
-  return order;
-}
+/// Sentences in the order in which they first occur, with the nodes that they are true of.
+class Sentences {
+ public:
+  void add(const std::vector<std::string>& sentences, const std::vector<int>& nodes) {
+    for (const std::string& sentence : sentences) {
+      const auto [entry, is_new] = index_.try_emplace(sentence, said_.size());
+      if (is_new) said_.push_back({sentence, {}});
+      auto& where = said_[entry->second].second;
+      where.insert(where.end(), nodes.begin(), nodes.end());
+    }
+  }
+  void write(std::vector<std::string>& reasons) {
+    for (auto& [sentence, where] : said_) {
+      std::sort(where.begin(), where.end());
+      reasons.push_back(node_list(where) + ": " + sentence);
+    }
+  }
 
-/// Best first: RDMA before others, then the same NUMA node, then the rate. Of equally good RDMA devices rank after rank
-/// starts with another, so that every GPU has a rail of its own. CPU ranks talk TCP: no RDMA devices.
-std::vector<std::string> nics_for(const Machine& machine, DeviceKind device, int numa, size_t turn) {
-  const auto key = [&](const Nic& nic) {
-    const int distance = nic.numa == numa ? 0 : nic.numa < 0 || numa < 0 ? 1 : 2;
-    return std::tuple(!nic.rdma, distance, -nic.gbps);
-  };
-  std::vector<const Nic*> nics;
-  for (const Nic& nic : machine.nics) {
-    if (device == DeviceKind::cuda || !nic.rdma) nics.push_back(&nic);
-  }
-  std::stable_sort(nics.begin(), nics.end(), [&](const Nic* a, const Nic* b) { return key(*a) < key(*b); });
-  const auto equal_end =
-      std::find_if(nics.begin(), nics.end(), [&](const Nic* nic) { return key(*nic) != key(*nics.front()); });
-  if (!nics.empty() && nics.front()->rdma) {
-    std::rotate(nics.begin(), nics.begin() + static_cast<std::ptrdiff_t>(turn % (equal_end - nics.begin())), equal_end);
-  }
-  std::vector<std::string> names;
-  for (const Nic* nic : nics) names.push_back(nic->name);
-  return names;
-}
+ private:
+  std::map<std::string, size_t> index_;
+  std::vector<std::pair<std::string, std::vector<int>>> said_;
+};
 
-/// Gives the ranks of one real machine their GPUs, cores, memory nodes and NICs.
-void seat(const Machine& machine, const PlacementRequest& request, RankPlacement* ranks, size_t count) {
-  std::vector<int> nearest(count, -1);
-  if (request.device == DeviceKind::cuda) {
-    const auto order = gpu_order(machine);
-    for (size_t i = 0; i < count; ++i) {
-      ranks[i].gpu = order[i];
-      nearest[i] = machine.gpus[order[i]].numa;
+/// Gives every rank its GPU, cores, memory and NICs.
+void seat(const Cluster& cluster, const PlacementRequest& request, Placement& placement) {
+  std::vector<NodePlacement> machines = placement.nodes;  // virtual nodes are one
+  if (request.nodes_share_machine) machines = {{0, 0, request.grid.world_size()}};
+  const auto traffic = traffic_inside(request, machines);
+  SeatPlans plans(request.device);
+  Sentences sentences;
+  for (size_t i = 0; i < machines.size(); ++i) {
+    const NodePlacement& here = machines[i];
+    const Machine& machine = cluster.nodes[static_cast<size_t>(here.node)];
+    const auto plan = plans.of(machine, static_cast<size_t>(here.ranks), traffic[i]);
+    for (int rank = 0; rank < here.ranks; ++rank) {
+      take(placement.ranks[static_cast<size_t>(here.first_rank + rank)], plan->seats[static_cast<size_t>(rank)]);
     }
+    std::vector<int> where{here.node};
+    if (request.nodes_share_machine) {
+      where.resize(placement.nodes.size());
+      std::iota(where.begin(), where.end(), 0);
+    }
+    sentences.add(plan->reasons, where);
   }
-  const auto shares = divide_cores(machine, nearest);
-  std::map<int, size_t> turns;
-  for (size_t i = 0; i < count; ++i) {
-    RankPlacement& rank = ranks[i];
-    std::set<int> numa;
-    for (const Core* core : shares[i].cores) {
-      rank.cpus.insert(rank.cpus.end(), core->cpus.begin(), core->cpus.end());
-      numa.insert(core->numa);
-    }
-    std::sort(rank.cpus.begin(), rank.cpus.end());
-    rank.shares_cores = shares[i].shared;
-    for (const NumaNode& node : machine.numa) {
-      if (numa.count(node.os_index)) rank.memory_nodes.push_back(node.os_index);
-    }
-    const int home = nearest[i] >= 0 ? nearest[i] : shares[i].cores.front()->numa;
-    rank.nics = nics_for(machine, request.device, home, turns[home]++);
-  }
+  sentences.write(placement.reasons);
 }
 
 }  // namespace
 
 Result<Placement> place(const Cluster& cluster, const PlacementRequest& request) {
-  if (const Status fits = check_fit(cluster, request); !fits) return fits.error();
+  Result<NodeChoice> choice = choose_nodes(cluster, request);
+  if (!choice) return choice.error();
   Placement placement;
-  for (int rank = 0; rank < request.grid.world_size(); ++rank) {
-    RankPlacement& r = placement.ranks.emplace_back();
-    r.rank = rank;
-    r.node = rank / request.ranks_per_node;
-    r.local_rank = rank % request.ranks_per_node;
-    r.coordinates = request.grid.coordinates(rank);
+  placement.nodes = std::move(choice->nodes);
+  placement.reasons = std::move(choice->reasons);
+  placement.ranks.resize(static_cast<size_t>(request.grid.world_size()));
+  for (size_t node_rank = 0; node_rank < placement.nodes.size(); ++node_rank) {
+    const NodePlacement& node = placement.nodes[node_rank];
+    for (int local = 0; local < node.ranks; ++local) {
+      RankPlacement& r = placement.ranks[static_cast<size_t>(node.first_rank + local)];
+      r.rank = node.first_rank + local;
+      r.node = node.node;
+      r.node_rank = static_cast<int>(node_rank);
+      r.local_rank = local;
+      r.coordinates = request.grid.coordinates(r.rank);
+    }
   }
-  const size_t count = ranks_on_machine(request);
-  for (size_t first = 0; first < placement.ranks.size(); first += count) {
-    RankPlacement* ranks = &placement.ranks[first];
-    seat(cluster.nodes[ranks->node], request, ranks, count);
+  if (request.nodes_share_machine && placement.nodes.size() > 1) {
+    placement.reasons.push_back("the " + counted(placement.nodes.size(), "node") +
+                                " are virtual: they divide the one machine " + cluster.nodes.front().host);
   }
-  placement.reasons = placement_reasons(cluster, request, placement.ranks);
+  for (std::string& reason : axis_reasons(cluster, request, placement.nodes)) {
+    placement.reasons.push_back(std::move(reason));
+  }
+  seat(cluster, request, placement);
   return placement;
 }
 
 nlohmann::json to_json(const Placement& placement, const Cluster& cluster) {
   nlohmann::json ranks = nlohmann::json::array();
   for (const RankPlacement& r : placement.ranks) {
-    const Machine& machine = cluster.nodes[r.node];
+    const Machine& machine = cluster.nodes[static_cast<size_t>(r.node)];
     nlohmann::json rank = {{"rank", r.rank},
                            {"host", machine.host},
                            {"node", r.node},
+                           {"node_rank", r.node_rank},
                            {"local_rank", r.local_rank},
                            {"tp", r.coordinates.tensor},
                            {"pp", r.coordinates.pipeline},
@@ -153,7 +138,7 @@ nlohmann::json to_json(const Placement& placement, const Cluster& cluster) {
                            {"memory_nodes", r.memory_nodes},
                            {"nics", r.nics}};
     if (r.gpu >= 0) {
-      const Gpu& gpu = machine.gpus[r.gpu];
+      const Gpu& gpu = machine.gpus[static_cast<size_t>(r.gpu)];
       rank["device"] = "cuda:" + std::to_string(gpu.index);
       rank["gpu"] = {{"index", gpu.index}, {"uuid", gpu.uuid}, {"bus_id", gpu.bus_id}, {"name", gpu.name}};
     }

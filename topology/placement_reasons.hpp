@@ -8,11 +8,19 @@
 
 namespace mds::topology {
 
+struct Seat;
+
 /// "1 rank", "2 ranks".
 std::string counted(size_t count, const std::string& noun);
 
-/// One sentence a decision. Nodes about which the same is to be said share a sentence ("nodes 0-7: ...").
-std::vector<std::string> placement_reasons(const Cluster& cluster, const PlacementRequest& request,
-                                           const std::vector<RankPlacement>& ranks);
+/// "node 2" or "nodes 0-3, 5". Requires ascending numbers.
+std::string node_list(const std::vector<int>& nodes);
+
+/// What to say of the seats of one machine: GPUs, cores, memory, NICs.
+std::vector<std::string> seat_reasons(const Machine& machine, DeviceKind device, const std::vector<Seat>& seats);
+
+/// Which axes stay inside a node and which cross the network; a warning where tensor groups do.
+std::vector<std::string> axis_reasons(const Cluster& cluster, const PlacementRequest& request,
+                                      const std::vector<NodePlacement>& nodes);
 
 }  // namespace mds::topology

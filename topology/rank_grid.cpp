@@ -1,5 +1,6 @@
 #include "topology/rank_grid.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -10,22 +11,27 @@ namespace {
 constexpr std::array<const char*, 4> kNames{"tp", "cp", "dp", "pp"};                       // indexed by Axis
 constexpr std::array<const char*, 4> kLongNames{"tensor", "context", "data", "pipeline"};  // indexed by Axis
 
-/// Axis numbers from the fastest varying to the slowest; empty where `order` is no permutation of the four names.
+/// Axis numbers from the fastest varying to the slowest; empty where `order` is no permutation of the four names. The
+/// reserved expert axis may stand among them: of size 1 it makes no difference where.
 std::optional<std::array<int, 4>> parse_order(const std::string& order) {
   std::array<int, 4> axes{};
   std::array<bool, 4> seen{};
-  size_t begin = 0;
-  for (int position = 0; position < 4; ++position) {
-    const size_t end = position == 3 ? order.size() : order.find('-', begin);
-    if (end == std::string::npos || begin > order.size()) return std::nullopt;
+  bool expert = false;
+  int count = 0;
+  for (size_t begin = 0; begin <= order.size();) {
+    const size_t end = std::min(order.find('-', begin), order.size());
     const std::string name = order.substr(begin, end - begin);
-    int axis = 0;
-    while (axis < 4 && name != kNames[axis]) ++axis;
+    begin = end + 1;
+    if (name == "ep" && !expert) {
+      expert = true;
+      continue;
+    }
+    const int axis = static_cast<int>(std::find(kNames.begin(), kNames.end(), name) - kNames.begin());
     if (axis == 4 || seen[axis]) return std::nullopt;
     seen[axis] = true;
-    axes[position] = axis;
-    begin = end + 1;
+    axes[count++] = axis;
   }
+  if (count < 4) return std::nullopt;
   return axes;
 }
 
@@ -33,14 +39,17 @@ std::array<int, 4> as_array(const Coordinates& c) { return {c.tensor, c.context,
 
 }  // namespace
 
-Result<RankGrid> RankGrid::make(int tensor, int context, int data, int pipeline, const std::string& order) {
+Result<RankGrid> RankGrid::make(int tensor, int context, int data, int pipeline, const std::string& order, int expert) {
+  if (expert != 1) {
+    return bad_input("the expert axis (ep) is reserved: its size must be 1, not " + std::to_string(expert));
+  }
   RankGrid grid;
   grid.size_ = {tensor, context, data, pipeline};
   const auto axes = parse_order(order);
   if (!axes) {
     return bad_input("rank order \"" + order +
                      "\" is not tp, cp, dp and pp, each once, joined by '-' (such as "
-                     "\"tp-cp-dp-pp\")");
+                     "\"tp-cp-dp-pp\"; ep is reserved and may stand anywhere)");
   }
   int64_t stride = 1;
   for (const int axis : *axes) {

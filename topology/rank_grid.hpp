@@ -25,12 +25,15 @@ struct Coordinates {
 
 class RankGrid {
  public:
-  /// Sizes must be >= 1; `order` is a permutation of tp, cp, dp, pp joined by '-'. Errors: bad_input.
+  /// Sizes must be >= 1; `order` is a permutation of tp, cp, dp, pp joined by '-'. An expert axis is reserved: "ep" may
+  /// stand in `order`, and its size must be 1. Errors: bad_input.
   static Result<RankGrid> make(int tensor, int context, int data, int pipeline,
-                               const std::string& order = "tp-cp-dp-pp");
+                               const std::string& order = "tp-cp-dp-pp", int expert = 1);
 
   int world_size() const { return size_[0] * size_[1] * size_[2] * size_[3]; }
   int size(Axis axis) const { return size_[static_cast<int>(axis)]; }
+  /// How far apart in rank numbers neighbours along `axis` are.
+  int stride(Axis axis) const { return stride_[static_cast<int>(axis)]; }
 
   /// Requires 0 <= rank < world_size().
   Coordinates coordinates(int rank) const;
@@ -40,8 +43,8 @@ class RankGrid {
   std::vector<int> group(Axis axis, int rank) const;
 
  private:
-  std::array<int, 4> size_{1, 1, 1, 1};      // indexed by Axis
-  std::array<int, 4> stride_{1, 1, 1, 1};    // indexed by Axis
+  std::array<int, 4> size_{1, 1, 1, 1};    // indexed by Axis
+  std::array<int, 4> stride_{1, 1, 1, 1};  // indexed by Axis
 };
 
 }  // namespace mds::topology

@@ -13,6 +13,9 @@ namespace mds::launcher {
 /// to standard error and leaves `exit_code` at 2 or 3; otherwise 0.
 std::optional<Job> load_job(const Arguments& arguments, int& exit_code);
 
+/// Where runs are looked for: --output-dir, or else "runs".
+std::string output_dir_of(const Arguments& arguments);
+
 /// Prints "mdslaunch: message" and gives the exit code that an error of this kind has.
 int report_error(const Error& error);
 

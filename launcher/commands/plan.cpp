@@ -1,28 +1,25 @@
 // mdslaunch plan JOB.toml
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands/commands.hpp"
 #include "launcher/commands/job_arguments.hpp"
+#include "launcher/commands/sources.hpp"
 #include "launcher/job_nearest.hpp"
 #include "launcher/plan_cluster.hpp"
-#include "launcher/plan_memory.hpp"
+#include "launcher/plan_cost.hpp"
+#include "launcher/plan_cost_auto.hpp"
 #include "launcher/run.hpp"
-#include "topology/synthetic.hpp"
+
+#include "topology/picture/placement_svg.hpp"
 
 namespace mds::launcher {
 namespace {
 
 Result<topology::Cluster> chosen_cluster(const Job& job, const std::vector<std::string>& sources) {
-  if (sources.empty()) return job_cluster(job);
-  topology::Cluster cluster;
-  for (const std::string& source : sources) {
-    Result<topology::Cluster> part = topology::open_topology(source);
-    if (!part) return part.error().within("--topology " + source);
-    cluster.nodes.insert(cluster.nodes.end(), part->nodes.begin(), part->nodes.end());
-  }
-  return cluster;
+  return sources.empty() ? job_cluster(job) : open_sources(sources);
 }
 
 // "0-3,8" for 0, 1, 2, 3, 8.
@@ -54,56 +51,64 @@ void print_ranks(const LaunchPlan& plan, const topology::Cluster& cluster) {
   }
 }
 
-std::string readable(int64_t bytes) {
-  const bool large = bytes >= 1 << 30;
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f %s", static_cast<double>(bytes) / (large ? 1 << 30 : 1 << 20),
-                large ? "GiB" : "MiB");
-  return text;
+// --candidates N. Errors: bad_input.
+Result<size_t> candidates_wanted(const Arguments& arguments) {
+  constexpr size_t kExplained = 5;
+  if (!arguments.has("candidates")) return arguments.has("all-layouts") ? kExplained : size_t{0};
+  const std::string& text = arguments.value("candidates");
+  size_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size() && number > 0 && number <= 1000) return number;
+  return bad_input("--candidates " + text + " is not a number from 1 to 1000");
 }
 
-void print_memory(const LaunchPlan& plan, const Job& job) {
-  if (!job.payload.empty()) return;
-  MemoryEstimate most;
-  int rank = 0;
-  for (const topology::RankPlacement& placed : plan.placement.ranks) {
-    const MemoryEstimate estimate = estimate_memory(job.trainer, placed.coordinates);
-    if (placed.rank != 0 && estimate.total() <= most.total()) continue;
-    most = estimate;
-    rank = placed.rank;
+Status write_picture(const Arguments& arguments, const LaunchPlan& plan, const topology::Cluster& cluster) {
+  if (!arguments.has("svg")) return {};
+  return write_text(arguments.value("svg"), topology::placement_svg(cluster, plan.placement, plan.grid));
+}
+
+void print_reasons(const LaunchPlan& plan, const Job& job, const std::optional<PlanCost>& cost) {
+  std::vector<std::string> reasons = plan.placement.reasons;
+  reasons.insert(reasons.end(), job.notes.begin(), job.notes.end());
+  if (cost) {
+    for (const std::string& reason : cost_reasons(*cost)) reasons.push_back(reason);
   }
-  std::printf(
-      "\nmemory of rank %d, the fullest (estimate): %s = parameters %s + gradients %s + optimizer %s + "
-      "activations %s\n",
-      rank, readable(most.total()).c_str(), readable(most.parameters).c_str(), readable(most.gradients).c_str(),
-      readable(most.optimizer).c_str(), readable(most.activations).c_str());
+  std::printf("\n");
+  for (const std::string& reason : reasons) std::printf("- %s\n", reason.c_str());
+}
+
+void print_plan(const Arguments& arguments, const LaunchPlan& plan, const Job& job, const topology::Cluster& cluster) {
+  print_ranks(plan, cluster);
+  std::optional<PlanCost> cost;
+  if (job.payload.empty()) cost = plan_cost(job, cluster);
+  if (cost) std::printf("\n%s", cost_text(*cost).c_str());
+  if (arguments.has("explain")) print_reasons(plan, job, cost);
 }
 
 }  // namespace
 
 int plan_command(const Arguments& arguments) {
   int exit_code = 0;
-  const std::optional<Job> job = load_job(arguments, exit_code);
-  if (!job) return exit_code;
-  const auto cluster = chosen_cluster(*job, arguments.values("topology"));
+  const std::optional<Job> asked = load_job(arguments, exit_code);
+  if (!asked) return exit_code;
+  const Result<size_t> candidates = candidates_wanted(arguments);
+  if (!candidates) return report_error(candidates.error());
+  const auto cluster = chosen_cluster(*asked, arguments.values("topology"));
   if (!cluster) return report_error(cluster.error());
+  if (*candidates > 0 && asked->payload.empty()) {
+    const auto found = layout_candidates(*asked, *cluster, *candidates, arguments.has("all-layouts"));
+    std::printf("%s", candidates_text(found, cost_machines(*asked, *cluster)).c_str());
+    return found.fitting > 0 ? kExitFinished : kExitInfeasible;
+  }
+  const Result<Job> job = settle_layout(*asked, *cluster);
+  if (!job) return report_error(job.error());
   const auto plan = sketch_plan(*job, *cluster);
   if (!plan) return report_error(plan.error());
-
-  if (arguments.has("svg")) {
-    const std::string picture = topology::placement_svg(*cluster, plan->placement, plan->grid);
-    if (Status written = write_text(arguments.value("svg"), picture); !written) return report_error(written.error());
-  }
+  if (Status written = write_picture(arguments, *plan, *cluster); !written) return report_error(written.error());
   if (arguments.has("json")) {
     std::printf("%s\n", to_json(*plan, *job, *cluster).dump(2).c_str());
-    return kExitFinished;
-  }
-  print_ranks(*plan, *cluster);
-  print_memory(*plan, *job);
-  if (arguments.has("explain")) {
-    std::printf("\n");
-    for (const std::string& reason : plan->placement.reasons) std::printf("- %s\n", reason.c_str());
-    for (const std::string& note : job->notes) std::printf("- %s\n", note.c_str());
+  } else {
+    print_plan(arguments, *plan, *job, *cluster);
   }
   return kExitFinished;
 }

@@ -1,13 +1,20 @@
 // mdslaunch run JOB.toml
 #include "launcher/run.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands/commands.hpp"
 #include "launcher/commands/job_arguments.hpp"
 #include "launcher/job_nearest.hpp"
 #include "launcher/plan_cluster.hpp"
+#include "launcher/plan_container.hpp"
+#include "launcher/plan_cost_auto.hpp"
+#include "launcher/requeue.hpp"
+#include "launcher/run_folder.hpp"
 #include "launcher/view.hpp"
 
 namespace mds::launcher {
@@ -43,9 +50,12 @@ void print_rank(const agent::RankSpec& spec, const std::string& host) {
               join_names(words, " ").c_str());
 }
 
-int dry_run(const Job& job, bool as_json) {
-  const auto cluster = job_cluster(job);
+int dry_run(const Job& asked, bool as_json) {
+  const auto cluster = job_cluster(asked);
   if (!cluster) return report_error(cluster.error());
+  const auto settled = settle_layout(asked, *cluster);
+  if (!settled) return report_error(settled.error());
+  const Job& job = *settled;
   const auto plan = sketch_plan(job, *cluster);
   if (!plan) return report_error(plan.error());
   if (as_json) {
@@ -54,20 +64,50 @@ int dry_run(const Job& job, bool as_json) {
   }
   std::printf("# Would run %d ranks on %d nodes; MASTER_ADDR, MASTER_PORT and your own environment come on top.\n",
               plan->grid.world_size(), job.nodes);
+  const auto container = container_text(plan->container);
+  if (!container) return report_error(container.error());
+  if (!container->empty()) {
+    std::printf("# Each node starts one container, which its ranks enter:\n%s\n", container->c_str());
+  }
   for (const PlannedNode& node : plan->nodes) {
     for (const agent::RankSpec& spec : node.ranks) print_rank(spec, node.host);
   }
   return kExitFinished;
 }
 
+/// In a Slurm job SIGTERM means its end (time limit, scancel, preemption), and one that was started again goes on.
+int run_in_slurm(const Job& job, RunOptions options) {
+  const Result<Surroundings> surroundings = read_surroundings(environment_map());
+  if (!surroundings) return report_error(surroundings.error());
+  if (!surroundings->allocation) return run_job(job, options);  // which says what is missing
+  const slurm::Allocation& allocation = *surroundings->allocation;
+  const char* continued = std::getenv("MDS_CONTINUE_JOB");
+  const JobIdentity identity = job_identity(allocation, continued ? continued : "", job.output_dir, job.name);
+  options.run_id = identity.run_id;
+  if (options.resume.empty()) options.resume = identity.resume;
+  options.preempt_on_term = true;
+  constexpr std::chrono::milliseconds kForTheEnd{20'000}, kDrainMin{10'000};
+  options.preempt_drain = std::max(kDrainMin, job.slurm.signal_before_end - kForTheEnd);
+  const int exit_code = run_job(job, options);
+  if (exit_code == kExitRequeue && job.slurm.requeue) requeue(allocation);
+  return exit_code;
+}
+
 }  // namespace
 
 int run_command(const Arguments& arguments) {
-  int exit_code = 0;
-  const std::optional<Job> job = load_job(arguments, exit_code);
-  if (!job) return exit_code;
   RunOptions options;
-  options.job_argument = arguments.positional.front();
+  Arguments words = arguments;
+  if (arguments.has("resume")) {
+    const Result<RunFolder> folder = RunFolder::find(arguments.value("resume"), output_dir_of(arguments));
+    if (!folder) return report_error(folder.error());
+    options.resume = folder->path();
+    if (words.positional.empty()) words.positional.push_back(folder->file("job.toml"));
+  }
+  int exit_code = 0;
+  const std::optional<Job> job = load_job(words, exit_code);
+  if (!job) return exit_code;
+  options.job_argument = words.positional.front();
   options.json = arguments.has("json");
   if (arguments.has("kill-rank")) {
     const Result<KillRank> kill = parse_kill_rank(arguments.value("kill-rank"), *job);
@@ -75,7 +115,7 @@ int run_command(const Arguments& arguments) {
     options.kill_rank = *kill;
   }
   if (arguments.has("dry-run")) return dry_run(*job, options.json);
-  return run_job(*job, options);
+  return job->backend == Backend::slurm ? run_in_slurm(*job, options) : run_job(*job, options);
 }
 
 }  // namespace mds::launcher

@@ -1,67 +1,59 @@
 // mdslaunch topo
-#include <algorithm>
-#include <cstdint>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "launcher/commands/commands.hpp"
 #include "launcher/commands/job_arguments.hpp"
+#include "launcher/commands/sources.hpp"
 #include "launcher/run.hpp"
-#include "topology/placement.hpp"
-#include "topology/synthetic.hpp"
+#include "launcher/topo_text.hpp"
+#include "topology/paths.hpp"
+#include "topology/picture/device_tree.hpp"
+#include "topology/picture/machine_svg.hpp"
+#include "topology/read/discover.hpp"
+#include "topology/read/read_machine.hpp"
 
 namespace mds::launcher {
 namespace {
 
 Result<topology::Cluster> chosen_cluster(const Arguments& arguments) {
-  if (arguments.has("input")) return topology::open_topology(arguments.value("input"));
+  if (arguments.has("input")) return open_sources(arguments.values("input"));
   Result<topology::Machine> machine = topology::discover_machine();
   if (!machine) return machine.error();
-  return topology::Cluster{{*std::move(machine)}};
+  return topology::Cluster{{*std::move(machine)}, {}};
 }
 
-// The picture is one of a placement: one rank on each GPU, or on each memory node where there are no GPUs.
-Result<std::string> cluster_picture(const topology::Cluster& cluster) {
-  size_t gpus = SIZE_MAX;
-  size_t memory_nodes = SIZE_MAX;
-  for (const topology::Machine& machine : cluster.nodes) {
-    gpus = std::min(gpus, machine.gpus.size());
-    memory_nodes = std::min(memory_nodes, machine.numa.size());
+/// A file of one machine, for programs that take no more than one.
+Status write_machine(const topology::Cluster& cluster, const Arguments& arguments, const std::string& option,
+                     Result<std::string> (*write)(const topology::Machine&)) {
+  if (!arguments.has(option)) return {};
+  const size_t kinds = topology::picture::machine_kinds(cluster).size();
+  if (kinds != 1) {
+    return bad_input("--" + option + " writes one machine, and there are " + std::to_string(kinds) +
+                     " different ones: name one of them with --input");
   }
-  const bool cuda = gpus > 0;
-  const int per_node = static_cast<int>(std::max<size_t>(1, cuda ? gpus : memory_nodes));
-  const auto grid = topology::RankGrid::make(1, 1, per_node * static_cast<int>(cluster.nodes.size()), 1);
-  if (!grid) return grid.error();
-  const auto kind = cuda ? topology::DeviceKind::cuda : topology::DeviceKind::cpu;
-  const auto placement = topology::place(cluster, {*grid, per_node, kind, false});
-  if (!placement) return placement.error();
-  return topology::placement_svg(cluster, *placement, *grid);
+  const Result<std::string> text = write(cluster.nodes.front());
+  if (!text) return text.error().within("--" + option);
+  return write_text(arguments.value(option), *text);
 }
 
-double gibibytes(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+Status write_files(const topology::Cluster& cluster, const Arguments& arguments) {
+  if (arguments.has("svg")) {
+    const std::string picture = topology::cluster_svg(cluster);
+    if (Status written = write_text(arguments.value("svg"), picture); !written) return written;
+  }
+  if (Status written = write_machine(cluster, arguments, "write-nccl", topology::write_nccl_xml); !written)
+    return written;
+  return write_machine(cluster, arguments, "write-hwloc", topology::write_hwloc_xml);
+}
 
-void print_machine(const topology::Machine& machine) {
-  std::set<int> packages;
-  size_t threads = 0;
-  for (const topology::Core& core : machine.cores) {
-    packages.insert(core.package);
-    threads += core.cpus.size();
+nlohmann::json with_paths(const topology::Cluster& cluster) {
+  nlohmann::json json = to_json(cluster);
+  for (size_t i = 0; i < cluster.nodes.size(); ++i) {
+    const topology::Machine& node = cluster.nodes[i];
+    json["nodes"][i]["paths"] = to_json(topology::find_paths(node), node);
   }
-  std::printf("%s: %zu package%s, %zu cores, %zu threads\n", machine.host.c_str(), packages.size(),
-              packages.size() == 1 ? "" : "s", machine.cores.size(), threads);
-  for (const topology::NumaNode& node : machine.numa) {
-    std::printf("  memory node %d: %.1f GiB, package %d\n", node.os_index, gibibytes(node.memory_bytes), node.package);
-  }
-  for (const topology::Gpu& gpu : machine.gpus) {
-    std::printf("  gpu %d: %s, %.1f GiB, %s, memory node %d\n", gpu.index, gpu.name.c_str(),
-                gibibytes(gpu.memory_bytes), gpu.bus_id.c_str(), gpu.numa);
-  }
-  for (const topology::Nic& nic : machine.nics) {
-    std::printf("  nic %s: %s%s", nic.name.c_str(), nic.rdma ? "RDMA" : "Ethernet", nic.gbps > 0 ? "" : "\n");
-    if (nic.gbps > 0) std::printf(", %g Gbit/s\n", nic.gbps);
-  }
-  for (const std::string& note : machine.notes) std::printf("  note: %s\n", note.c_str());
+  return json;
 }
 
 }  // namespace
@@ -69,16 +61,12 @@ void print_machine(const topology::Machine& machine) {
 int topo_command(const Arguments& arguments) {
   const Result<topology::Cluster> cluster = chosen_cluster(arguments);
   if (!cluster) return report_error(cluster.error());
-  if (arguments.has("svg")) {
-    const Result<std::string> picture = cluster_picture(*cluster);
-    if (!picture) return report_error(picture.error());
-    if (Status written = write_text(arguments.value("svg"), *picture); !written) return report_error(written.error());
-  }
+  if (Status written = write_files(*cluster, arguments); !written) return report_error(written.error());
   if (arguments.has("json")) {
-    std::printf("%s\n", to_json(*cluster).dump(2).c_str());
-    return kExitFinished;
+    std::printf("%s\n", with_paths(*cluster).dump(2).c_str());
+  } else {
+    std::fputs(topology_text(*cluster).c_str(), stdout);
   }
-  for (const topology::Machine& machine : cluster->nodes) print_machine(machine);
   return kExitFinished;
 }
 

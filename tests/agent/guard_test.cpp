@@ -55,6 +55,7 @@ TEST_CASE("a lost head ends the family and the agent", "[guard]") {
   TestHead head;
   auto& agent = head.start_agent(0);
   const Family family(head);
+  head.listener->close();
   agent.channel->abort();
   CHECK(head.await_exit(agent) == 1);
   for (const pid_t pid : family.pids) CHECK_FALSE(is_alive(pid));

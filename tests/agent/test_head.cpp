@@ -29,6 +29,7 @@ TestHead::TestHead() {
 }
 
 TestHead::~TestHead() {
+  listener->close();  // else agents would come back
   for (const auto& agent : agents) {
     if (!agent) continue;
     if (agent->channel) agent->channel->abort();

@@ -2,10 +2,12 @@
 // the invariants of supervisor.hpp hold (correctness).
 #include <array>
 #include <cstdlib>
+#include <fstream>
 #include <random>
 
 #include <nlohmann/json.hpp>
 
+#include "launcher/run.hpp"
 #include "tests/agent/random_seed.hpp"
 #include "tests/agent/temporary_folder.hpp"
 #include "tests/catch.hpp"
@@ -60,7 +62,7 @@ TEST_CASE("simulation: every run ends, within its budget, with one first cause f
   const uint64_t seed = fresh_seed();
   const int runs = std::getenv("MDS_SIMULATIONS") ? std::atoi(std::getenv("MDS_SIMULATIONS")) : 3000;
   std::mt19937_64 random(seed);
-  int finished = 0, failed = 0, stopped = 0, restarted = 0;
+  int finished = 0, failed = 0, stopped = 0, restarted = 0, preempted = 0;
   for (int i = 0; i < runs; ++i) {
     const uint64_t run_seed = random();
     INFO("MDS_TEST_SEED=" << seed << ", run " << i << ", seed of its knobs " << run_seed);
@@ -69,12 +71,15 @@ TEST_CASE("simulation: every run ends, within its budget, with one first cause f
     REQUIRE(outcome.violation == "");
     REQUIRE(outcome.ended);
     if (outcome.exit_code == 0) REQUIRE(outcome.causes == outcome.attempts - 1);
-    if (outcome.exit_code > 0 && outcome.exit_code < 128) {
+    if (outcome.exit_code == kExitRequeue) REQUIRE(outcome.state.checkpoint != "");
+    const bool fails = outcome.exit_code > 0 && outcome.exit_code < 128 && outcome.exit_code != kExitRequeue;
+    if (fails) {
       REQUIRE(outcome.causes == outcome.attempts);
       REQUIRE(outcome.state.verdict != "");
     }
     finished += outcome.exit_code == 0;
-    failed += outcome.exit_code > 0 && outcome.exit_code < 128;
+    failed += fails;
+    preempted += outcome.exit_code == kExitRequeue;
     stopped += outcome.exit_code > 128;
     restarted += outcome.exit_code == 0 && outcome.attempts > 1;
   }
@@ -83,6 +88,7 @@ TEST_CASE("simulation: every run ends, within its budget, with one first cause f
   CHECK(failed > runs / 20);
   CHECK(stopped > runs / 100);
   CHECK(restarted > runs / 100);
+  CHECK(preempted > runs / 100);
 }
 
 TEST_CASE("simulation: a run without faults finishes at the first attempt") {
@@ -91,7 +97,8 @@ TEST_CASE("simulation: a run without faults finishes at the first attempt") {
     Knobs knobs = simulation::random_knobs(seed + i);
     INFO("MDS_TEST_SEED=" << seed << ", run " << i);
     knobs.rank_dies = knobs.rank_hangs = knobs.start_fails = knobs.agent_never_connects = knobs.agent_dies_at_start = 0;
-    knobs.agent_dies = knobs.agent_falls_silent = knobs.unkillable = knobs.user_stops = 0;
+    knobs.agent_dies = knobs.agent_freezes = 0;
+    knobs.agent_falls_silent = knobs.unkillable = knobs.user_stops = knobs.preempted = 0;
     knobs.config.kill_rank.reset();
     const Outcome outcome = World(knobs).run();
     REQUIRE(outcome.violation == "");
@@ -157,6 +164,9 @@ TEST_CASE("simulation: the event log's file gives the live state back at every p
     states.push_back(live.state());
   }
   REQUIRE((*log)->sync().ok());
+  REQUIRE(is_being_written(path));
+  log->reset();
+  REQUIRE(!is_being_written(path));
   auto read = read_event_log(path);
   REQUIRE(read.ok());
   REQUIRE(read->events.size() == 400);
@@ -165,4 +175,42 @@ TEST_CASE("simulation: the event log's file gives the live state back at every p
     REQUIRE(replay(part).state() == states[prefix]);
   }
   REQUIRE(replay(*read).state() == live.state());
+}
+
+TEST_CASE("simulation: a resumed run counts its attempts on, and its log replays across the resumption (S10)") {
+  const uint64_t seed = fresh_seed();
+  INFO("MDS_TEST_SEED=" << seed);
+  std::mt19937_64 random(seed);
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/events.jsonl";
+  SupervisorConfig config = simulation::random_knobs(random()).config;
+  Supervisor live(config);
+  TimePoint now{0};
+  for (int life = 0; life < 5; ++life) {
+    INFO("life " << life);
+    auto log = life == 0 ? EventLog::create(path, config) : EventLog::append_to(path, config);
+    REQUIRE(log.ok());
+    REQUIRE(!EventLog::append_to(path, config).ok());  // another head
+    const int events = 1 + static_cast<int>(random() % 60);
+    for (int i = 0; i < events; ++i) {
+      now += std::chrono::microseconds(random() % 5'000'000);
+      const Event event = i == 0 ? Event{.kind = EventKind::begin} : random_event(random, config, live.state().attempt);
+      const Effects effects = live.step(event, now);
+      REQUIRE((*log)->append(event, now, effects, live.state()).ok());
+    }
+    log->reset();
+    std::ofstream(path, std::ios::app) << "{\"event\": \"tick\", \"t_us";  // the head dies while it writes
+    auto read = read_event_log(path);
+    REQUIRE(read.ok());
+    REQUIRE(read->resumptions.size() == static_cast<size_t>(life));
+    REQUIRE(read->last_at() == now);
+    const Supervisor replayed = replay(*read);
+    REQUIRE(replayed.state() == live.state());
+    config = simulation::random_knobs(random()).config;  // other nodes, other limits
+    const SupervisorState before = live.state();
+    live = Supervisor(config, before);
+    REQUIRE(live.state().attempt == before.attempt + (before.attempt_started ? 1 : 0));
+    REQUIRE(live.state().checkpoint == before.checkpoint);
+    REQUIRE(live.state().user_signal == 0);
+  }
 }

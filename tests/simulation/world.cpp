@@ -13,6 +13,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr uint64_t kEventsMax = 200'000;
+constexpr TimePoint kSilenceLimit = std::chrono::seconds(15);
 constexpr TimePoint kTimeMax = std::chrono::hours(48);
 
 }  // namespace
@@ -38,10 +39,12 @@ Knobs random_knobs(uint64_t seed) {
   k.agent_never_connects = sometimes(0.05);
   k.agent_dies_at_start = sometimes(0.05);
   k.agent_dies = sometimes(0.03);
+  k.agent_freezes = sometimes(0.02);
   k.agent_falls_silent = sometimes(0.2);
   k.unkillable = sometimes(0.1);
   k.stale_echo = sometimes(0.3);
   k.user_stops = sometimes(0.03);
+  k.preempted = sometimes(0.03);
   return k;
 }
 
@@ -87,14 +90,14 @@ void World::check_effects(const Event& event, const Effects& effects) {
   const SupervisorState& s = supervisor_.state();
   if (s.restarts > knobs_.config.restart.max_restarts) violated("S4: more restarts than allowed");
   if (s.restarts + 1 != static_cast<int>(s.attempt)) violated("attempts and restarts do not fit");
-  if (event.kind == EventKind::user_stop) user_stopped_ = true;
+  if (event.kind == EventKind::user_stop || event.kind == EventKind::preempt) user_stopped_ = true;
   for (const Effect& effect : effects) {
     if (effect.kind == EffectKind::report_cause) {
       ++failed_with_cause_;
       if (!s.cause || s.cause->attempt <= last_cause_attempt_) violated("S3: a second first cause of an attempt");
       last_cause_attempt_ = s.cause->attempt;
     }
-    if (effect.kind == EffectKind::send_start && user_stopped_) violated("S9: an attempt after the user's stop");
+    if (effect.kind == EffectKind::send_start && user_stopped_) violated("S9, S11: an attempt after a stop");
   }
 }
 
@@ -201,6 +204,18 @@ void World::stop_ranks(int node, uint32_t attempt, TimePoint within) {
   });
 }
 
+/// Its connection stays; the head misses its heartbeats.
+void World::freeze_agent(int node) {
+  agents_[node].silent = true;
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    if (knobs_.config.node_of_rank[r] == node) ranks_[r].hangs = true;
+  }
+  later(kSilenceLimit, [this, node] {
+    if (!agents_[node].alive || !agents_[node].silent) return;
+    give(Event{.kind = EventKind::agent_silent, .node = node, .text = "no heartbeat for 15 s"});
+  });
+}
+
 /// One step of one rank; rank 0 speaks for all.
 void World::work(int rank, uint32_t attempt) {
   Rank& me = ranks_[rank];
@@ -211,7 +226,9 @@ void World::work(int rank, uint32_t attempt) {
     return;
   }
   if (chance(knobs_.agent_dies)) return end_agent(node, "connection reset");
+  if (chance(knobs_.agent_freezes)) return freeze_agent(node);
   if (chance(knobs_.user_stops)) give(Event{.kind = EventKind::user_stop, .signal = chance(0.5) ? SIGINT : SIGTERM});
+  if (chance(knobs_.preempted)) give(Event{.kind = EventKind::preempt, .signal = chance(0.5) ? SIGUSR1 : SIGTERM});
   if (!me.alive) return;
   if (chance(knobs_.rank_dies)) return chance(0.5) ? rank_exits(rank, 0, SIGKILL) : rank_exits(rank, 1, 0);
   ++me.step;

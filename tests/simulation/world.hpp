@@ -27,10 +27,12 @@ struct Knobs {
   double agent_never_connects = 0;
   double agent_dies_at_start = 0;
   double agent_dies = 0;                 ///< in a step of the run
+  double agent_freezes = 0;              ///< in a step of the run: connected, but says nothing more
   double agent_falls_silent = 0;         ///< when asked to stop or to leave
   double unkillable = 0;                 ///< a killed agent's end is never reported
   double stale_echo = 0;                 ///< a message is repeated after its attempt is over
   double user_stops = 0;                 ///< in a step of the run
+  double preempted = 0;                  ///< in a step of the run
 };
 
 /// A random set of knobs: from no fault at all to many.
@@ -85,6 +87,7 @@ class World {
   void start_ranks(int node, uint32_t attempt);
   void stop_ranks(int node, uint32_t attempt, launcher::TimePoint within);
   void end_agent(int node, const std::string& why);
+  void freeze_agent(int node);
   void work(int rank, uint32_t attempt);
   void rank_exits(int rank, int exit_code, int signal);
   bool any_rank_alive(int node = -1) const;
@@ -102,7 +105,7 @@ class World {
   launcher::TimePoint now_{0};
   int failed_with_cause_ = 0;
   uint32_t last_cause_attempt_ = 0;
-  bool user_stopped_ = false;
+  bool user_stopped_ = false;            ///< or preempted
   bool anything_unkillable_ = false;
   Outcome outcome_;
 };

@@ -1,3 +1,4 @@
+#include "topology/picture/placement_svg.hpp"
 #include "topology/placement.hpp"
 
 #include <algorithm>
@@ -7,7 +8,7 @@
 #include <set>
 
 #include "tests/catch.hpp"
-#include "topology/synthetic.hpp"
+#include "topology/read/synthetic.hpp"
 
 using namespace mds;
 using namespace mds::topology;
@@ -243,12 +244,13 @@ TEST_CASE("what cannot be placed is refused with what would fit") {
   CHECK(place(coreless, request(1, 1, 1, 1)).error().message == "node 0 (cpu-0000) has no core that may be used");
 }
 
-TEST_CASE("NICs: RDMA first, then the near, then the fast; CPU ranks have no use for RDMA devices") {
+TEST_CASE("NICs: RDMA first, then bandwidth, then nearness; CPU ranks have no use for RDMA devices") {
   Cluster cluster = *synthetic_cluster("dgx-h100");
   cluster.nodes[0].nics = {{"eth0", "", 0, 100, false},   {"eth1", "", 1, 400, false},   {"ib_far", "", 1, 400, true},
                            {"ib_slow", "", 0, 100, true}, {"ib_fast", "", 0, 200, true}, {"ib_any", "", -1, 800, true}};
   const auto on_gpu = place(cluster, request(1, 1, 1, 1, DeviceKind::cuda));
-  CHECK(on_gpu->ranks[0].nics == Names{"ib_fast", "ib_slow", "ib_any", "ib_far", "eth0", "eth1"});
+  CHECK(on_gpu->ranks[0].nics == Names{"ib_fast", "ib_far", "ib_any", "ib_slow", "eth1", "eth0"});
+  CHECK(on_gpu->ranks[0].best_nics == 1);
   const auto on_cpu = place(cluster, request(1, 2, 1, 2));
   CHECK(on_cpu->ranks[0].nics == Names{"eth0", "eth1"});
   CHECK(on_cpu->ranks[1].nics == Names{"eth1", "eth0"});

@@ -36,6 +36,28 @@ TEST_CASE("another order moves the axes") {
   CHECK(grid->group(Axis::data, 0) == Ranks{0, 4});
 }
 
+TEST_CASE("the expert axis is reserved: named anywhere, of size 1") {
+  for (const char* order : {"tp-cp-ep-dp-pp", "ep-tp-cp-dp-pp", "tp-cp-dp-pp-ep"}) {
+    const auto grid = RankGrid::make(2, 2, 2, 2, order);
+    INFO(order);
+    REQUIRE(grid);
+    for (int rank = 0; rank < 16; ++rank) {
+      CHECK(grid->coordinates(rank) == RankGrid::make(2, 2, 2, 2)->coordinates(rank));
+    }
+  }
+  CHECK(RankGrid::make(1, 1, 1, 1, "tp-cp-dp-pp", 2).error().message.find("reserved") != std::string::npos);
+  CHECK_FALSE(RankGrid::make(1, 1, 1, 1, "tp-ep-cp-ep-dp-pp"));
+  CHECK_FALSE(RankGrid::make(1, 1, 1, 1, "ep-tp-cp-dp"));
+}
+
+TEST_CASE("a stride is how far neighbours on an axis are apart") {
+  const auto grid = RankGrid::make(2, 3, 4, 5, "tp-pp-dp-cp");
+  CHECK(grid->stride(Axis::tensor) == 1);
+  CHECK(grid->stride(Axis::pipeline) == 2);
+  CHECK(grid->stride(Axis::data) == 10);
+  CHECK(grid->stride(Axis::context) == 40);
+}
+
 TEST_CASE("ranks and coordinates are a bijection in every order, and groups partition the world") {
   const auto seed = std::random_device{}();
   std::mt19937 random(seed);

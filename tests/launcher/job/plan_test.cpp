@@ -6,10 +6,9 @@
 #include <set>
 
 #include "launcher/plan_environment.hpp"
-#include "launcher/plan_memory.hpp"
 #include "tests/catch.hpp"
 #include "tests/launcher/job/job_texts.hpp"
-#include "topology/synthetic.hpp"
+#include "topology/read/synthetic.hpp"
 
 using namespace mds::launcher;
 using namespace mds::launcher::tests;
@@ -205,8 +204,7 @@ TEST_CASE("plan --json says what it promises and keeps the user's environment to
   const auto json = to_json(plan_of(job, cluster), job, cluster);
   CHECK(json.at("version") == 1);
   CHECK(json.at("world_size") == 4);
-  CHECK(json.at("step_time").is_null());
-  CHECK(json.at("step_time_reason").is_string());
+  CHECK(json.at("step_time").at("total").get<double>() > 0);
   CHECK(json.at("reasons").size() > 2);
   REQUIRE(json.at("ranks").size() == 4);
   for (const auto& rank : json.at("ranks")) {
@@ -215,10 +213,7 @@ TEST_CASE("plan --json says what it promises and keeps the user's environment to
       INFO(field);
       CHECK(rank.contains(field));
     }
-    const auto& memory = rank.at("memory");
-    CHECK(memory.at("total").get<int64_t>() ==
-          memory.at("parameters").get<int64_t>() + memory.at("gradients").get<int64_t>() +
-              memory.at("optimizer").get<int64_t>() + memory.at("activations").get<int64_t>());
+    CHECK(rank.at("memory").at("total").get<int64_t>() > 0);
   }
   CHECK(json.dump().find("hunter2") == std::string::npos);
 }
@@ -235,80 +230,4 @@ TEST_CASE("a job that cannot be placed or does not fit is infeasible") {
   REQUIRE_FALSE(too_large.ok());
   CHECK(too_large.error().code == mds::ErrorCode::infeasible);
   CHECK(too_large.error().message.find("GiB") != std::string::npos);
-}
-
-TEST_CASE("the stages of a model hold all of its parameters once") {
-  const uint64_t seed = std::random_device{}();
-  std::mt19937_64 random(seed);
-  const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
-  for (int round = 0; round < 300; ++round) {
-    mds::trainer::TrainerConfig config;
-    config.model.architecture = static_cast<mds::trainer::Architecture>(pick(0, 2));
-    config.model.num_attention_heads = config.model.num_key_value_heads = 4;
-    config.model.hidden_size = 16 * pick(1, 8);
-    config.model.num_layers = pick(4, 9);
-    config.model.intermediate_size = 4 * pick(8, 64);
-    config.model.vocab_size = pick(50, 500);
-    config.model.max_position_embeddings = pick(8, 64);
-    config.model.tie_word_embeddings = pick(0, 1) == 1;
-    mds::trainer::fill_derived(config.model);
-    const int stages = config.parallel.pipeline = pick(1, 4);
-    int64_t sum = 0;
-    for (int stage = 0; stage < stages; ++stage) {
-      Coordinates at;
-      at.pipeline = stage;
-      sum += rank_parameter_count(config, at);
-    }
-    const bool copied = config.model.tie_word_embeddings && stages > 1;  // both ends hold the embedding
-    const int64_t copy = copied ? config.model.vocab_size * config.model.hidden_size : 0;
-    INFO("seed " << seed << ", round " << round);
-    REQUIRE(sum == parameter_count(config.model) + copy);
-  }
-}
-
-TEST_CASE("parameters, gradients and optimizer are what the trainer allocates") {
-  mds::trainer::TrainerConfig config;
-  config.model = *mds::trainer::model_preset("gpt3-125m");
-  config.training.seq_len = config.training.micro_batch_size = config.training.global_batch_size = 1;
-  const int64_t n = parameter_count(config.model);
-  const auto state = [&](mds::trainer::Precision precision, int stage, int replicas) {
-    config.training.precision = precision;
-    config.zero.stage = stage;
-    config.parallel.data = replicas;
-    return estimate_memory(config, {}).state();
-  };
-  using mds::trainer::Precision;
-  CHECK(state(Precision::fp32, 0, 4) == n * (4 + 4 + 8));  // masters are the parameters themselves
-  CHECK(state(Precision::fp32, 1, 4) == n * (4 + 4) + n * 2);
-  CHECK(state(Precision::bf16, 0, 4) == n * (2 + 4 + 12));
-  CHECK(state(Precision::bf16, 1, 4) == n * (2 + 4) + n * 3);
-}
-
-TEST_CASE("activations follow Korthikanti et al.") {
-  // A GPT layer keeps 34 s b h bytes there, of which 2 are dropout masks that we do not have; t divides 24 of the 32
-  // without sequence parallelism and all of them with it.
-  mds::trainer::TrainerConfig config;
-  config.model.architecture = mds::trainer::Architecture::gpt3;
-  config.model.hidden_size = 1024;
-  config.model.num_layers = 10;
-  config.model.num_attention_heads = config.model.num_key_value_heads = 16;
-  config.model.vocab_size = 1024;
-  config.model.max_position_embeddings = 64;
-  mds::trainer::fill_derived(config.model);
-  config.training.seq_len = 64;
-  config.training.micro_batch_size = 2;
-  config.training.global_batch_size = 2;
-  config.training.precision = mds::trainer::Precision::bf16;
-  const int64_t sbh = 64 * 2 * 1024;
-  const auto layers = [&](int t, bool sequence_parallel) {
-    config.parallel.tensor = t;
-    config.parallel.sequence_parallel = sequence_parallel;
-    const int64_t head = 4 * sbh / (sequence_parallel ? t : 1) + 4 * 64 * 2 * (1024 / t);
-    return estimate_memory(config, {}).activations - head;
-  };
-  CHECK(layers(1, false) == 10 * 32 * sbh);
-  CHECK(layers(4, false) == 10 * (8 + 24 / 4) * sbh);
-  CHECK(layers(4, true) == 10 * 32 / 4 * sbh);
-  config.training.recompute = mds::trainer::Recompute::full;
-  CHECK(layers(1, false) == (10 * 2 + 32) * sbh);
 }

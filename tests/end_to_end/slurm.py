@@ -1,0 +1,215 @@
+"""A real Slurm on this machine (tests/slurm_cluster.py): the quickstart job, shortened, runs unchanged in an sbatch
+script and has the losses of the local back end, bit for bit. A killed agent starts again, scancel leaves a checkpoint
+and exit code 75, and a job that Slurm starts again goes on under the same run id.
+"""
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import harness  # noqa: E402
+import slurm_cluster  # noqa: E402
+
+STEPS, INTERVAL = 30, 10
+SETS = [word for value in (f"training.steps={STEPS}", f"checkpoint.interval={INTERVAL}", "training.eval_interval=0")
+        for word in ("--set", value)]
+LONG = "training.steps=100000"
+
+
+class Jobs:
+    """sbatch scripts that call mdslaunch as a user writes them."""
+
+    def __init__(self, launcher, cluster):
+        self.launcher, self.cluster, self.count = launcher, cluster, 0
+        cluster.environment.update([launcher.mark.split("=")])
+        cluster.environment["OMP_NUM_THREADS"] = "1"
+
+    def submit(self, *words, options=(), nodes=2):
+        self.count += 1
+        folder = self.launcher.work / f"slurm-{self.count}"
+        folder.mkdir()
+        command = [str(self.launcher.program), *map(str, words), "--output-dir", str(folder / "runs")]
+        script = folder / "job.sh"
+        script.write_text(f"#!/bin/bash\n#SBATCH --nodes={nodes}\nexec {' '.join(command)}\n")
+        job = self.cluster.submit(script, f"--output={folder}/out", "--open-mode=append", *options, cwd=folder)
+        return job, folder
+
+    def finished(self, job, folder, *states, seconds=120):
+        """The run, when the Slurm job has ended in one of these states."""
+        state = self.cluster.wait(job, seconds=seconds)
+        output = (folder / "out").read_text(errors="replace") if (folder / "out").exists() else ""
+        code = self.cluster.exit_code(job)
+        run = harness.Run(code, output, "", folder_of(folder), 0)
+        harness.check(state in states, f"job {job} ended {state}: {run.everything()}")
+        return run
+
+
+def folder_of(folder):
+    latest = folder / "runs/latest"
+    return latest.resolve() if latest.exists() else None
+
+
+def wait_for_step(folder, step, seconds=60):
+    def reached():
+        path = folder / "runs/latest/metrics.jsonl"
+        return path.exists() and f'"step":{step},' in path.read_text()
+    harness.wait_for(reached, seconds, f"step {step} in {folder}")
+
+
+def agents(cluster, *variables):
+    """The agents (and guards) that this cluster runs, with these variables: srun's environment has no mark of ours."""
+    wanted = [f"SLURM_CONF={cluster.folder}/slurm.conf", *variables]
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (folder / "environ").read_text(errors="replace").split("\0")
+            if (folder / "comm").read_text().strip() == "mdsagent" and all(word in environment for word in wanted):
+                found.append(int(folder.name))
+    return found
+
+
+def nothing_left(launcher, cluster):
+    launcher.wait_until_gone(15)
+    harness.wait_for(lambda: not agents(cluster), 5, "end of all agents")
+
+
+def same_bits_as_local(launcher, jobs):
+    local = launcher.run(harness.QUICKSTART, *SETS).expect(0)
+    job, folder = jobs.submit(harness.QUICKSTART, *SETS)
+    run = jobs.finished(job, folder, "COMPLETED").expect(0)
+    harness.check(len(run.losses()) == STEPS, f"{len(run.losses())} losses: {run.everything()}")
+    harness.check(run.losses() == local.losses(), "the losses differ from those of the local back end")
+    nothing_left(launcher, jobs.cluster)
+    print(f"slurm: {STEPS} losses equal to those of the local back end, run folder {run.folder.name}")
+
+
+def bootstrap_is_secret(launcher, jobs):
+    """No key in an argument list, an environment or what scontrol shows."""
+    job, folder = jobs.submit(harness.QUICKSTART, "--set", LONG)
+    wait_for_step(folder, 2)
+    shown = jobs.cluster.run("scontrol", "show", "job", job).stdout
+    shown += jobs.cluster.run("scontrol", "show", "step").stdout
+    for process in [*agents(jobs.cluster), *(pid for pid, _ in launcher.survivors())]:
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                shown += pathlib.Path(f"/proc/{process}/{name}").read_bytes().decode(errors="replace")
+    key = re.search(r"\b[0-9a-f]{64}\b", shown)
+    harness.check("head_address" not in shown and not key, f"the bootstrap line can be seen: {key}")
+    jobs.cluster.run("scancel", job)
+    run = jobs.finished(job, folder, "CANCELLED", "FAILED")
+    harness.check(run.checkpoints(), f"no checkpoint after scancel: {run.everything()}")
+    harness.check(run.report()["exit_code"] == 75, f"exit code {run.report()['exit_code']}: {run.everything()}")
+    nothing_left(launcher, jobs.cluster)
+    print("scancel: a checkpoint, exit code 75, nothing left")
+
+
+def agent_killed(launcher, jobs):
+    """Its ranks go with it; a new step brings another agent, and the run goes on from its newest checkpoint."""
+    job, folder = jobs.submit(harness.QUICKSTART, *SETS, "--set", "training.steps=60")
+    wait_for_step(folder, INTERVAL + 2)
+    of_node_1 = agents(jobs.cluster, "SLURM_PROCID=1")
+    harness.check(len(of_node_1) == 2, f"agent and guard of node 1: {of_node_1}")
+    os.kill(max(of_node_1), signal.SIGKILL)
+    run = jobs.finished(job, folder, "COMPLETED").expect(0)
+    harness.check(run.report()["restarts"] == 1, f"restarts {run.report()['restarts']}: {run.everything()}")
+    harness.check(len(run.losses()) == 60, f"{len(run.losses())} losses")
+    nothing_left(launcher, jobs.cluster)
+    print("a killed agent was started again by a step of its own")
+
+
+def signal_before_end(launcher, jobs):
+    """What Slurm does before the time limit, here by scancel --batch: a checkpoint, the job is queued again, starts
+    again and goes on under the same run id."""
+    undisturbed = launcher.run(harness.QUICKSTART, *SETS).expect(0)
+    job, folder = jobs.submit(harness.QUICKSTART, *SETS, options=("--requeue",))
+    wait_for_step(folder, 5)
+    name = folder_of(folder).name
+    jobs.cluster.run("scancel", "--batch", "--signal=USR1", job)
+    harness.wait_for(lambda: "is queued again" in (folder / "out").read_text(), 60, "requeue")
+    # Slurm holds a requeued job back for some time; an administrator's release starts it now.
+    harness.wait_for(lambda: release(jobs.cluster, job), 90, "second start")
+    run = jobs.finished(job, folder, "COMPLETED", seconds=180).expect(0)
+    harness.check(run.folder.name == name, f"the second run is called {run.folder.name}, the first {name}")
+    harness.check(run.losses() == undisturbed.losses(), "the losses differ from those of an undisturbed run")
+    nothing_left(launcher, jobs.cluster)
+    print(f"requeued job {job} went on in {name} with the same bits")
+
+
+def release(cluster, job):
+    if cluster.state(job) == "PENDING":
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+        time.sleep(0.2)
+        return False
+    return cluster.state(job) in ("RUNNING", "COMPLETED")
+
+
+def script_of_ours(launcher, jobs):
+    """submit: the script that sbatch prints, handed in and run to its end."""
+    folder = launcher.work / "submitted"
+    done = launcher.run("submit", harness.QUICKSTART, *SETS, "--set", "slurm.time=10", "--output-dir", folder,
+                        "--chain", "2", extra=jobs.cluster.environment).expect(0)
+    first, second = map(int, done.output.split())
+    for number in (first, second):
+        jobs.cluster.wait(number, seconds=120)
+        harness.check(jobs.cluster.state(number) == "COMPLETED", f"job {number}: {jobs.cluster.state(number)}")
+    text = (folder / f"quickstart-{first}.out").read_text()
+    harness.check("quickstart finished" in text, f"what it printed: {text}")
+    text = (folder / f"quickstart-{second}.out").read_text()
+    harness.check("has finished already" in text, f"what the next of the chain printed: {text}")
+    nothing_left(launcher, jobs.cluster)
+    print(f"submit: job {first} has run to its end, and {second} behind it saw that")
+
+
+def time_limit(launcher, jobs):
+    """Slurm's own signal before a real time limit; at scancel's resolution of time that takes up to a minute."""
+    job, folder = jobs.submit(harness.QUICKSTART, "--set", LONG, "--set", "slurm.requeue=false",
+                              options=("--time=1", "--signal=B:USR1@40"))
+    run = jobs.finished(job, folder, "FAILED", seconds=100).expect(75)
+    harness.check(run.checkpoints(), f"no checkpoint: {run.everything()}")
+    nothing_left(launcher, jobs.cluster)
+    print(f"time limit: {run.checkpoints()[-1]} was written, exit code 75")
+
+
+def node_lost(launcher, jobs):
+    """A node that loses its power: the first cause names it; without a spare one the run cannot go on there."""
+    job, folder = jobs.submit(harness.QUICKSTART, "--set", LONG, "--set", "restart.max_restarts=0",
+                              options=("--no-kill",))
+    wait_for_step(folder, 3)
+    jobs.cluster.kill_node("n2")
+    run = jobs.finished(job, folder, "FAILED").expect(1)
+    cause = run.report()["first_cause"]
+    harness.check("node 1" in str(cause) or cause.get("node") == 1, f"the first cause: {cause}")
+    nothing_left(launcher, jobs.cluster)
+    print("a lost node is the first cause")
+
+
+def too_few_nodes(launcher, jobs):
+    job, folder = jobs.submit(harness.QUICKSTART, "--nodes", "4-6")
+    run = jobs.finished(job, folder, "FAILED").expect(3)
+    harness.check("this Slurm job has 2" in run.output, f"what it says: {run.everything()}")
+
+
+CASES = (same_bits_as_local, bootstrap_is_secret, agent_killed, signal_before_end, script_of_ours, too_few_nodes,
+         time_limit, node_lost)
+
+
+def test(launcher, arguments):
+    if missing := slurm_cluster.missing_programs():
+        harness.check(os.environ.get("CI") != "true", f"not installed: {missing} (.ci/setup test)")
+        return harness.skip(f"not installed: {', '.join(missing)} (.ci/setup test)")
+    with slurm_cluster.Cluster(nodes=8) as cluster:
+        jobs = Jobs(launcher, cluster)
+        for case in CASES:
+            if arguments.only and case.__name__ not in arguments.only:
+                continue
+            begin = time.monotonic()
+            case(launcher, jobs)
+            print(f"  {case.__name__}: {time.monotonic() - begin:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    harness.main(test, __doc__, lambda parser: parser.add_argument("--only", nargs="*", help="cases by name"))
