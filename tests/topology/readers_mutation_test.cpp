@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <ctime>
 #include <random>
 
 #include "tests/topology/fuzz_input.hpp"
@@ -14,7 +15,7 @@ namespace {
 
 using Random = std::mt19937_64;
 
-constexpr auto kTimeEach = std::chrono::seconds(3);
+constexpr double kSecondsEach = 3;
 constexpr long kGrowthKbMax = 1 << 20;  // 1 GiB
 
 size_t below(Random& random, size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(random); }
@@ -145,23 +146,22 @@ TEST_CASE("damaged recordings never crash, hang or blow up a reader") {
   const long before_kb = peak_kb();
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(15);
   size_t inputs = 0, accepted = 0;
-  std::chrono::steady_clock::duration longest{};
+  double longest = 0;
   while (std::chrono::steady_clock::now() < end) {
     const auto& [reader, original] = texts[below(random, texts.size())];
     std::string text = original;
     for (size_t i = 0, n = 1 + below(random, 6); i < n; ++i) damage(text, random);
     // The message is made before the call: an abort leaves no time for it.
     INFO("seed " << seed << ", input " << inputs << ", reader " << static_cast<int>(reader));
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // processor time: a busy machine is nobody's fault
     accepted += try_input(reader, text);
-    const auto took = std::chrono::steady_clock::now() - start;
+    const double took = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     longest = std::max(longest, took);
-    if (took > kTimeEach) FAIL("one input took longer than 3 s; seed " << seed << ", input " << inputs);
+    if (took > kSecondsEach) FAIL("one input took " << took << " s; seed " << seed << ", input " << inputs);
     ++inputs;
   }
   CHECK(accepted > inputs / 20);  // the damage leaves something to work on
   CHECK(accepted < inputs);       // and is damage
   CHECK(peak_kb() - before_kb < kGrowthKbMax);
-  WARN(inputs << " damaged recordings, " << accepted << " still read, longest "
-              << std::chrono::duration_cast<std::chrono::milliseconds>(longest).count() << " ms");
+  WARN(inputs << " damaged recordings, " << accepted << " still read, longest " << longest << " s");
 }

@@ -73,6 +73,12 @@ GpuChip describe(const Product& product, int sm, const char* gcn) {
 
 bool is_display_adapter(uint32_t pci_class) { return pci_class >> 8 == 0x0300; }
 
+bool shows_gpu(uint32_t pci_class, const std::string& vendor) {
+  const uint32_t kind = pci_class >> 8;
+  const bool gpu_class = kind == 0x0300 || kind == 0x0302 || kind == 0x0380 || kind >> 8 == 0x12;
+  return gpu_class && (vendor.empty() || is_gpu(pci_class, vendor));
+}
+
 bool is_gpu(uint32_t pci_class, const std::string& vendor) {
   const uint32_t kind = pci_class >> 8;
   const bool computes = kind == 0x0302 || kind == 0x0380;

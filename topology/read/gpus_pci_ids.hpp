@@ -9,6 +9,10 @@ namespace mds::topology {
 /// NVIDIA's, AMD's and Intel's display (0300), 3D (0302), other display (0380) and accelerator (1200) functions.
 bool is_gpu(uint32_t pci_class, const std::string& vendor);
 
+/// Whether a function that a file lists without saying what it is counts as a GPU: by its class, and by its vendor
+/// where that is given. Any class 12xxxx is taken.
+bool shows_gpu(uint32_t pci_class, const std::string& vendor);
+
 /// A plain display adapter (0300): of a server's management chip or a processor's own graphics, most of the time.
 bool is_display_adapter(uint32_t pci_class);
 

@@ -118,9 +118,7 @@ class CpuReader {
 
   /// Device-only files: what is a GPU or a NIC shows by its class alone.
   void read_by_class(const PciDevice& device, int index) {
-    const uint32_t kind = device.pci_class >> 8;
-    const bool gpu_class = kind == 0x0300 || kind == 0x0302 || kind == 0x0380 || kind >> 8 == 0x12;
-    if (gpu_class && (device.vendor.empty() || is_gpu(device.pci_class, device.vendor))) {
+    if (shows_gpu(device.pci_class, device.vendor)) {
       Gpu gpu;
       gpu.bus_id = device.bus_id;
       gpu.numa = numa_;
@@ -132,7 +130,7 @@ class CpuReader {
       gpu.memory_bytes = chip.memory_bytes;
       machine_.gpus.push_back(std::move(gpu));
       host_.gpu_devs.push_back(-1);
-    } else if (kind >> 8 == 0x02) {
+    } else if (device.pci_class >> 16 == 0x02) {
       Nic nic;
       nic.bus_id = device.bus_id;
       nic.numa = numa_;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "topology/paths_pci.hpp"
+#include "topology/read/gpus_pci_ids.hpp"
 #include "topology/read/nccl_cpus.hpp"
 #include "topology/read/read_machine.hpp"
 
@@ -83,11 +84,11 @@ class NcclWriter {
  public:
   explicit NcclWriter(const Machine& machine) : machine_(machine), parents_(switch_parents(machine.pci)) {
     for (const Gpu& gpu : machine.gpus) amd_ |= !gpu.gcn.empty();
-    bare_gpus_ = only_places_known();
   }
 
   Result<std::string> write() {
     find_needed_devices();
+    bare_gpus_ = only_places_known();
     if (const Status known = check_bus_ids(); !known) return known.error();
     if (const Status depth = check_depth(); !depth) return depth.error();
     Element system = make_system();
@@ -348,7 +349,9 @@ class NcclWriter {
       const Gpu& gpu = machine_.gpus[i];
       if (gpu.sm != 0 || !gpu.gcn.empty() || !gpu.uuid.empty() || !gpu.name.empty() || gpu.memory_bytes > 0 ||
           !gpu.gdr || !gpu.nvlink_domain.empty() || gpu.index != static_cast<int>(i) ||
-          (i > 0 && machine_.gpus[i - 1].bus_id > gpu.bus_id)) {
+          (i > 0 && machine_.gpus[i - 1].bus_id > gpu.bus_id) ||
+          !shows_gpu(gpu_class(i), known(gpu.pci) ? machine_.pci[static_cast<size_t>(gpu.pci)].vendor : "") ||
+          (known(gpu.pci) && !nics_of_[static_cast<size_t>(gpu.pci)].empty())) {
         return false;
       }
     }

@@ -1,6 +1,7 @@
 // The planner: memory and step time of jobs, "auto" layouts, and what to change where a job does not fit.
 #include "launcher/plan_cost.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -88,6 +89,35 @@ TEST_CASE("parameters, gradients and optimizer are what the trainer allocates", 
   CHECK(state(Precision::fp32, 1, 4) == n * (4 + 4) + n * 2);
   CHECK(state(Precision::bf16, 0, 4) == n * (2 + 4 + 12));
   CHECK(state(Precision::bf16, 1, 4) == n * (2 + 4) + n * 3);
+}
+
+TEST_CASE("memory is within 5 % of what the trainer measured on an H200, job by job", "[plan-cost]") {
+  struct Measured {
+    const char* preset;
+    int seq_len, micro_batch, batch;
+    const char* recompute;
+    double gib;  ///< memory_bytes_max of report.json, by tests/bench/memory.py
+  };
+  const Measured runs[] = {
+      {"llama-1b", 8192, 2, 2, "none", 47.9},  {"llama-1b", 8192, 4, 4, "selective", 58.6},
+      {"llama-1b", 8192, 8, 8, "full", 45.8},  {"llama-3b", 4096, 1, 4, "none", 71.2},
+      {"gpt3-1.3b", 2048, 8, 8, "none", 47.9}, {"gpt3-2.7b", 2048, 16, 16, "full", 53.2},
+      {"bloom-1b7", 2048, 4, 4, "none", 45.0}, {"bloom-3b", 2048, 2, 4, "selective", 58.5},
+  };
+  for (const Measured& run : runs) {
+    const bool llama = std::string(run.preset).starts_with("llama");
+    const Job job = job_of(
+        "[job]\ngpus_per_node = 1\n[model]\npreset = \"" + std::string(run.preset) + "\"\n" +
+            (llama ? "tie_word_embeddings = false\n" : "") + "[data]\nformat = \"random\"\n[training]\nsteps = 6\n",
+        {"training.precision=bf16", "training.seq_len=" + std::to_string(run.seq_len),
+         "training.micro_batch_size=" + std::to_string(run.micro_batch),
+         "training.global_batch_size=" + std::to_string(run.batch),
+         "training.recompute=" + std::string(run.recompute)});
+    const PlanCost planned = plan_cost(job, machines("dgx-h200"));
+    const double gib = static_cast<double>(planned.most().tensors()) / (1 << 30);
+    INFO(run.preset << " x " << run.micro_batch << ": planned " << gib << " GiB, measured " << run.gib);
+    CHECK(std::abs(gib / run.gib - 1) < 0.05);
+  }
 }
 
 TEST_CASE("a job goes to shapes and back", "[plan-cost]") {
