@@ -1,6 +1,7 @@
 # A thin front over .ci/setup, CMake and tests/run. `make help` lists the targets.
 BUILD ?= build/release
 PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test build setup-test bench gpu fuzz format lint install clean
@@ -34,9 +35,10 @@ gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that
 	-@.venv/bin/python tests/bench/gpu.py --build $(BUILD) --steps 12
 	@tests/run --build $(BUILD) --gpu
 
-fuzz: setup-test ## broken job files and data files with fresh seeds for ten minutes
+fuzz: setup-test ## broken job, data and topology files with fresh seeds, FUZZ_SECONDS (600) each; needs clang
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
-	@.venv/bin/python tests/end_to_end/bad_input.py --build $(BUILD) --fuzz-seconds 600
+	@.venv/bin/python tests/end_to_end/bad_input.py --build $(BUILD) --fuzz-seconds $(FUZZ_SECONDS)
+	@.ci/fuzz $(FUZZ_SECONDS)
 
 format: ## clang-format over all sources
 	@git ls-files -co --exclude-standard '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -r clang-format -i

@@ -38,6 +38,7 @@ void check_doubles(Report& report) {
     const std::string port = " port " + std::to_string(nic.port);
     if (!nic.name.empty()) by_name[nic.name + port].push_back(i);
     if (!nic.rdma || nic.name.find('+') != std::string::npos) continue;  // NCCL's fused adapters repeat their parts
+    if (nic.name.starts_with("usnic")) continue;  // Cisco's virtual adapters share GUID and function; NCCL uses none
     if (is_real_guid(nic.guid)) {
       by_port["GUID " + nic.guid + port].push_back(i);
     } else if (!nic.bus_id.empty()) {
