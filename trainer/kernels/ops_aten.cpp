@@ -1,5 +1,9 @@
 #include <ATen/ATen.h>
 
+#if __has_include(<ATen/ops/_fused_rms_norm_backward.h>)
+#define MDS_ATEN_FUSES_RMS_NORM 1  // from PyTorch 2.9 on
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -19,10 +23,12 @@ at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 // ---- norms ------------------------------------------------------------------------------------------------------
 
 NormOutput rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+#ifdef MDS_ATEN_FUSES_RMS_NORM
   if (x.is_cuda()) {
     auto [y, rstd] = at::_fused_rms_norm(x, {x.size(-1)}, weight, eps);
     return {y, {{}, rstd}};
   }
+#endif
   const at::Tensor wide = widen(x);
   const double n = static_cast<double>(x.size(-1));
   at::Tensor rstd = at::linalg_vector_norm(wide, 2, at::IntArrayRef{-1}, /*keepdim=*/true);
@@ -34,11 +40,13 @@ NormOutput rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 // With g = dy * weight and h = x * rstd: dx = rstd * (g - h * mean(g * h)), dweight = sum over rows of dy * h.
 at::Tensor rms_norm_backward(const at::Tensor& dy, const at::Tensor& x, const NormStatistics& statistics,
                              const at::Tensor& weight, const at::Tensor& add, at::Tensor& weight_grad) {
+#ifdef MDS_ATEN_FUSES_RMS_NORM
   if (x.is_cuda()) {
     auto [dx, dweight] = at::_fused_rms_norm_backward(dy, x, {x.size(-1)}, statistics.rstd, weight, {true, true});
     weight_grad.add_(dweight);
     return add.defined() ? dx.add_(add) : dx;
   }
+#endif
   const double n = static_cast<double>(x.size(-1));
   const at::Tensor wide_weight = widen(weight);
   at::Tensor h = (widen(x) * statistics.rstd);

@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
 #include <cmath>
@@ -17,9 +16,7 @@ uint64_t hash_of(const std::string& name) {
 }
 
 at::Generator generator_on(at::Device device, uint64_t seed) {
-  at::Generator generator =
-      device.is_cpu() ? at::detail::createCPUGenerator()
-                      : at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index());
+  at::Generator generator = at::globalContext().defaultGenerator(device).clone();
   generator.set_current_seed(seed);
   return generator;
 }

@@ -30,9 +30,11 @@ at::Tensor TensorRegion::reduce(at::Tensor x) const {
 void accumulate_product(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
   if (grad.scalar_type() == x.scalar_type()) {
     grad.addmm_(dy.t(), x);
+#if __has_include(<torch/headeronly/version.h>)  // PyTorch 2.9 and newer
   } else if (x.is_cuda()) {
     // The product leaves the tensor cores in fp32 and is added there: no rounding, no second pass.
     at::addmm_out(grad, grad, dy.t(), x, grad.scalar_type());
+#endif
   } else {
     grad.add_(at::mm(dy.t(), x));
   }
