@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test build setup-test bench gpu fuzz format lint install clean
+.PHONY: help quickstart test build setup-test container-test bench gpu fuzz format lint install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -29,6 +29,11 @@ setup-test:
 bench: setup-test ## side-by-side measurements, written into docs/performance.md
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
 	@.venv/bin/python tests/bench/start.py --build $(BUILD) --write docs/performance.md
+	@.venv/bin/python tests/bench/containers.py --build $(BUILD) --write docs/performance.md
+
+container-test: setup-test ## build the images for CPUs and run jobs in them under every container runtime
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain mdsstack
+	@.venv/bin/python tests/container/images.py --build $(BUILD)
 
 gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that need GPUs
 	@.ci/build $(BUILD)

@@ -26,6 +26,7 @@ class JobKey {
   /// For the bootstrap line only: the result is as secret as the key.
   std::string hex() const;
   const std::array<uint8_t, 32>& bytes() const { return bytes_; }
+  bool operator==(const JobKey&) const = default;  ///< takes no constant time: for keys that this process holds
 
  private:
   std::array<uint8_t, 32> bytes_{};
@@ -34,6 +35,7 @@ class JobKey {
 struct Credentials {
   uint64_t job = 0;  ///< random id of the job, carried by every message; not secret
   JobKey key;
+  bool operator==(const Credentials&) const = default;
 };
 
 /// A new random job id and key. Errors: internal.

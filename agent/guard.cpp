@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
 #include <new>
 
@@ -93,6 +94,8 @@ void kill_what_is_left(const ProcessMark& mark, int signals) {
     while (read(signals, &info, sizeof info) > 0) {
     }
   }
+  std::error_code ignored;
+  if (const std::string folder = mark.folder(); !folder.empty()) std::filesystem::remove_all(folder, ignored);
   if (auto cleanup = mark.cleanup(); forced && !cleanup.empty()) container::run_quietly(std::move(cleanup));
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "agent/agent_program.hpp"
+#include "agent/core_limit.hpp"
 #include "agent/guard.hpp"
 #include "agent/node_agent.hpp"
 #include "agent/rank_process.hpp"
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
   // Ctrl-C and a closed terminal reach every process of a session: what they mean is for the head to decide.
   // A log that meets the limit on file sizes is to fail like one on a full disk, not to end us.
   for (const int ignored : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ}) signal(ignored, SIG_IGN);
+  mds::agent::forbid_core_dumps();
   mds::agent::raise_descriptor_limit();
   return mds::agent::run_guarded(mds::agent::run_agent_program);
 }

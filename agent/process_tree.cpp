@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -43,13 +44,52 @@ bool read_entry(pid_t pid, ProcessEntry& entry) {
   return fields && state != 'Z' && state != 'X';
 }
 
-std::vector<pid_t> all_pids() {
-  std::vector<pid_t> pids;
-  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/proc"), closedir);
+std::vector<pid_t> numbers_in(const std::string& folder_path) {
+  std::vector<pid_t> numbers;
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir(folder_path.c_str()), closedir);
   while (const dirent* entry = folder ? readdir(folder.get()) : nullptr) {
-    if (const pid_t pid = std::atoi(entry->d_name); pid > 0) pids.push_back(pid);
+    if (const pid_t number = std::atoi(entry->d_name); number > 0) numbers.push_back(number);
   }
-  return pids;
+  return numbers;
+}
+
+std::vector<pid_t> all_pids() { return numbers_in("/proc"); }
+
+// Of kernels with CONFIG_PROC_CHILDREN.
+bool has_children_files() {
+  static const bool has = access("/proc/thread-self/children", R_OK) == 0;
+  return has;
+}
+
+// Each thread has its own.
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  const std::string tasks = "/proc/" + std::to_string(parent) + "/task";
+  for (const pid_t thread : numbers_in(tasks)) {
+    std::istringstream list(read_proc(parent, ("task/" + std::to_string(thread) + "/children").c_str()));
+    for (pid_t child = 0; list >> child;) children.push_back(child);
+  }
+  return children;
+}
+
+std::vector<ProcessEntry> descendants_by_scan(pid_t root) {
+  std::unordered_map<pid_t, std::vector<ProcessEntry>> children;
+  for (const pid_t pid : all_pids()) {
+    ProcessEntry entry;
+    if (read_entry(pid, entry)) children[entry.parent].push_back(entry);
+  }
+  std::vector<ProcessEntry> found;
+  std::vector<pid_t> open{root};
+  while (!open.empty()) {
+    const auto list = children.extract(open.back());  // extracted: a pid reused during the pass makes no cycle
+    open.pop_back();
+    if (list.empty()) continue;
+    for (const ProcessEntry& entry : list.mapped()) {
+      found.push_back(entry);
+      open.push_back(entry.pid);
+    }
+  }
+  return found;
 }
 
 bool has_entry(const std::string& environ, const char* entry) {
@@ -70,6 +110,10 @@ void ProcessMark::set(const std::string& run_id, const std::string& node) {
   std::memcpy(run_, run_id.c_str(), run_id.size() + 1);
   std::memcpy(node_, node.c_str(), node.size() + 1);
   ready_.store(true, std::memory_order_release);
+}
+
+void ProcessMark::expect_folder(const std::string& path) {
+  if (path.size() < sizeof folder_) std::memcpy(folder_, path.c_str(), path.size() + 1);
 }
 
 void ProcessMark::expect_container(const std::vector<std::string>& cleanup) {
@@ -97,20 +141,18 @@ bool ProcessMark::matches(const std::string& environ) const {
 }
 
 std::vector<ProcessEntry> descendants(pid_t root) {
-  std::unordered_map<pid_t, std::vector<ProcessEntry>> children;
-  for (const pid_t pid : all_pids()) {
-    ProcessEntry entry;
-    if (read_entry(pid, entry)) children[entry.parent].push_back(entry);
-  }
+  if (!has_children_files()) return descendants_by_scan(root);
   std::vector<ProcessEntry> found;
+  std::unordered_set<pid_t> seen{root};  // a pid reused during the pass makes no cycle
   std::vector<pid_t> open{root};
   while (!open.empty()) {
-    const auto list = children.extract(open.back());  // extracted: a pid reused during the pass makes no cycle
+    const pid_t parent = open.back();
     open.pop_back();
-    if (list.empty()) continue;
-    for (const ProcessEntry& entry : list.mapped()) {
+    for (const pid_t child : children_of(parent)) {
+      ProcessEntry entry;
+      if (!seen.insert(child).second || !read_entry(child, entry)) continue;
       found.push_back(entry);
-      open.push_back(entry.pid);
+      open.push_back(child);
     }
   }
   return found;

@@ -36,6 +36,9 @@ class ProcessMark {
   /// The ranks are in a container, which ends by itself when the agent has gone: the guard leaves its processes some
   /// time for that, and runs `cleanup` (empty: nothing) if it has to kill them.
   void expect_container(const std::vector<std::string>& cleanup);
+  /// A folder of the ranks' on this node: the guard removes it if the agent has not.
+  void expect_folder(const std::string& path);
+  std::string folder() const { return folder_; }
   bool expects_container() const { return container_.load(std::memory_order_acquire); }
   std::vector<std::string> cleanup() const;
 
@@ -46,10 +49,12 @@ class ProcessMark {
   std::atomic<bool> ready_{false}, container_{false};
   char run_[256] = {};
   char node_[64] = {};
+  char folder_[256] = {};
   char cleanup_[2048] = {};  // texts, each with its '\0', an empty one at the end
 };
 
-/// Descendants of process `root`, from one pass over /proc.
+/// Descendants of process `root`, from one pass over its tree (over all of /proc where the kernel has no lists of
+/// children): one that is born or orphaned during the pass may be missed, so whoever must have all looks again.
 std::vector<ProcessEntry> descendants(pid_t root);
 
 /// Marked processes, without the caller and its parent.

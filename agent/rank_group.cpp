@@ -11,7 +11,9 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <nlohmann/json.hpp>
 
+#include "agent/mpi_wire.hpp"
 #include "agent/node_container.hpp"
 #include "agent/rank_link.hpp"
 #include "agent/shared_beat.hpp"
@@ -60,6 +62,7 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
   void launch_all(const NodeStart& start);
   void enter_container(const NodeStart& start);
   Status launch(Rank& rank, const NodeStart& start);
+  Status offer_mpi(const NodeStart& start);
   void watch_start(const std::shared_ptr<Rank>& rank);
   void watch_end(const std::shared_ptr<Rank>& rank);
   void settle_start(Rank& rank);
@@ -91,6 +94,7 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
   asio::steady_timer stop_timer;
   std::vector<std::shared_ptr<Rank>> ranks;
   bool clean = true;               // nothing was forked since nothing was left
+  std::unique_ptr<MpiWire> mpi;    // of ranks that are MPI programs
   std::unique_ptr<NodeContainer> container;
   bool container_runs = false;
   std::optional<Clock::time_point> container_until;  // set once it was let go
@@ -101,7 +105,31 @@ struct RankGroup::Impl : std::enable_shared_from_this<RankGroup::Impl> {
 
 // ------------------------------------------------------------------------------------------------------ start and end
 
+/// Its exchanges are made in the name of the node's first rank.
+Status RankGroup::Impl::offer_mpi(const NodeStart& start) {
+  const auto world = mpi_world(start);
+  if (!world) return world.error();
+  const std::string folder = mpi_folder(*world);
+  mark.expect_folder(folder);
+  MpiWire::Events wire;
+  wire.exchange = [this, world = *world](const std::string& name, const std::string& value) {
+    events.on_exchange(world.first_rank(), {{"name", name},
+                                            {"index", world.node},
+                                            {"count", world.nodes},
+                                            {"value", nlohmann::json::binary({value.begin(), value.end()})}});
+  };
+  wire.on_note = events.on_note;
+  mpi = std::make_unique<MpiWire>(io, *world, folder, std::move(wire));
+  return {};
+}
+
 void RankGroup::Impl::launch_all(const NodeStart& start) {
+  if (start.mpi && !start.ranks.empty()) {
+    if (const Status offered = offer_mpi(start); !offered) {
+      for (const auto& rank : ranks) events.on_start_failed(rank->spec.rank, offered.error().message);
+      return;
+    }
+  }
   for (const auto& rank : ranks) {
     if (Status launched = launch(*rank, start); !launched) {
       events.on_start_failed(rank->spec.rank, launched.error().message);
@@ -141,9 +169,17 @@ Status RankGroup::Impl::launch(Rank& rank, const NodeStart& start) {
   UniqueFd ours(pair[0]), theirs(pair[1]);
   auto beat = SharedBeat::create();
   if (!beat) return beat.error();
+  RankDescriptors fds{theirs.get(), beat->fd()};
+  UniqueFd mpi_socket;
+  if (mpi) {
+    auto side = mpi->join(rank.spec.rank);
+    if (!side) return side.error();
+    mpi_socket = std::move(side->socket);
+    fds.mpi = mpi_socket.get();
+    rank.spec.env.merge(side->environment);
+  }
   const container::Entrance outside;
-  auto process = start_rank_process(rank.spec, theirs.get(), beat->fd(),
-                                    container_runs ? container->session().entrance() : outside);
+  auto process = start_rank_process(rank.spec, fds, container_runs ? container->session().entrance() : outside);
   if (!process) return process.error();
   clean = false;
   rank.state = Rank::State::starting;
@@ -385,6 +421,7 @@ void RankGroup::Impl::finish_stop() {
   }
   send_output();
   ranks.clear();
+  mpi.reset();
   clean = true;
   phase = Phase::none;
   events.on_stopped();
@@ -433,6 +470,15 @@ void RankGroup::ask_for_checkpoint() {
 }
 
 void RankGroup::give_exchange_result(const std::vector<int>& ranks, const nlohmann::json& body) {
+  const std::string name = body.at("name").is_string() ? body.at("name").get<std::string>() : "";
+  if (impl_->mpi && name.starts_with(MpiWire::kPrefix)) {
+    std::vector<std::string> values;
+    for (const auto& value : body.at("values")) {
+      if (value.is_binary()) values.emplace_back(value.get_binary().begin(), value.get_binary().end());
+    }
+    if (const Status done = impl_->mpi->on_exchange(name, values); !done) impl_->events.on_note(done.error().message);
+    return;
+  }
   for (const int number : ranks) {
     if (Rank* rank = impl_->find(number)) rank->link->send(MessageType::rank_exchange_result, body);
   }

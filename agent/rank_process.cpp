@@ -19,6 +19,8 @@
 #include <sstream>
 #include <utility>
 
+#include "agent/core_limit.hpp"
+
 namespace mds::agent {
 namespace {
 
@@ -40,9 +42,10 @@ struct ChildPlan {
   cpu_set_t* cpus = nullptr;           // null: not bound
   size_t cpus_bytes = 0;
   std::vector<unsigned long> memory;   // bits by NUMA index; empty: not bound
-  int input = -1, output = -1, errors = -1, control = -1, beat = -1, report = -1;
+  int input = -1, output = -1, errors = -1, control = -1, beat = -1, mpi = -1, report = -1;
   container::Entrance entrance;        // invalid: stay on the host
   std::optional<rlimit> descriptors;   // the limit that the agent had before it raised its own
+  std::optional<rlimit> core;          // likewise, before it gave up core files
 };
 
 constexpr int kScratchFd = 128;  // descriptors in transit are kept above every number that dup2 writes to
@@ -63,7 +66,7 @@ void tell(const ChildPlan& plan, Step step) {
 
 bool give_descriptors(ChildPlan& plan) {
   container::Entrance& entrance = plan.entrance;
-  for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat,
+  for (int* fd : {&plan.report, &plan.input, &plan.output, &plan.errors, &plan.control, &plan.beat, &plan.mpi,
                   &entrance.user_namespace, &entrance.mount_namespace, &entrance.root}) {
     if (*fd < 0) continue;
     const int moved = fcntl(*fd, F_DUPFD_CLOEXEC, kScratchFd);
@@ -77,7 +80,8 @@ bool give_descriptors(ChildPlan& plan) {
                                        {plan.output, STDOUT_FILENO},
                                        {plan.errors, STDERR_FILENO},
                                        {plan.control, kRankControlFd},
-                                       {plan.beat, kRankBeatFd}};
+                                       {plan.beat, kRankBeatFd},
+                                       {plan.mpi, kRankMpiFd}};
   for (const auto& [from, to] : moves) {
     if (from >= 0 && dup2(from, to) < 0) return false;
   }
@@ -101,6 +105,7 @@ void reset_signals() {
   prctl(PR_SET_PTRACER, plan.parent);
   if (!give_descriptors(plan)) fail(plan, Step::streams);
   if (plan.descriptors) setrlimit(RLIMIT_NOFILE, &*plan.descriptors);
+  if (plan.core) setrlimit(RLIMIT_CORE, &*plan.core);
   if (setsid() < 0) fail(plan, Step::session);
   if (plan.cpus && sched_setaffinity(0, plan.cpus_bytes, plan.cpus) < 0) fail(plan, Step::cpus);
   if (!plan.memory.empty()) {
@@ -153,11 +158,12 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return out;
 }
 
-std::vector<std::string> environment_of(const RankSpec& spec, bool control, bool beat) {
+std::vector<std::string> environment_of(const RankSpec& spec, const RankDescriptors& fds) {
   std::vector<std::string> out;
   for (const auto& [name, value] : spec.env) out.push_back(name + "=" + value);
-  if (control) out.push_back("MDS_CONTROL_FD=" + std::to_string(kRankControlFd));
-  if (beat) out.push_back("MDS_BEAT_FD=" + std::to_string(kRankBeatFd));
+  if (fds.control >= 0) out.push_back("MDS_CONTROL_FD=" + std::to_string(kRankControlFd));
+  if (fds.beat >= 0) out.push_back("MDS_BEAT_FD=" + std::to_string(kRankBeatFd));
+  if (fds.mpi >= 0) out.push_back("PMI_FD=" + std::to_string(kRankMpiFd));
   return out;
 }
 
@@ -265,7 +271,7 @@ Result<std::string> find_program(const std::string& program, const std::string& 
   return bad_input("no program '" + program + "' in PATH (" + path + ")");
 }
 
-Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd,
+Result<RankProcess> start_rank_process(const RankSpec& spec, const RankDescriptors& fds,
                                        const container::Entrance& entrance) {
   const auto path = spec.env.find("PATH");
   const std::string folders = path == spec.env.end() ? kDefaultPath : path->second;
@@ -284,7 +290,7 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int
   const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!null) return system_error("/dev/null", errno);
 
-  std::vector<std::string> argv = spec.argv, env = environment_of(spec, control_fd >= 0, beat_fd >= 0);
+  std::vector<std::string> argv = spec.argv, env = environment_of(spec, fds);
   ChildPlan plan;
   plan.parent = getpid();
   plan.programs = pointers(programs);
@@ -299,9 +305,11 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int
   plan.output = output->write.get();
   plan.errors = errors->write.get();
   plan.report = report->write.get();
-  plan.control = control_fd;
-  plan.beat = beat_fd;
+  plan.control = fds.control;
+  plan.beat = fds.beat;
+  plan.mpi = fds.mpi;
   plan.descriptors = descriptors_before;
+  plan.core = core_limit_before();
 
   // No handler of the agent's may run in the child: it would write into the agent's event loop.
   sigset_t all, before;

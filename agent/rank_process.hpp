@@ -26,6 +26,7 @@ inline constexpr const char* kDefaultPath = "/usr/bin:/bin";
 /// Numbers under which a rank finds its control socket and heartbeat page; above what shells and launchers use.
 inline constexpr int kRankControlFd = 100;
 inline constexpr int kRankBeatFd = 101;
+inline constexpr int kRankMpiFd = 102;
 
 /// Raises this process's soft limit on open descriptors to the hard one: each rank takes seven of them, and the usual
 /// 1024 would do for 140 ranks. Ranks start with the limit of before. Call once, before the first rank.
@@ -40,10 +41,15 @@ struct RankProcess {
   UniqueFd start_report;  ///< readable when exec has succeeded or failed: read_start_report
 };
 
-/// Forks the rank; its exec is reported later through `start_report`. `control_fd` and `beat_fd` (-1: none) are the
-/// rank's ends, which the caller may close afterwards. Errors: bad_input (no such program), unavailable (fork).
+/// What a rank gets beside its streams; -1: not that.
+struct RankDescriptors {
+  int control = -1, beat = -1, mpi = -1;
+};
+
+/// Forks the rank; its exec is reported later through `start_report`. `fds` are the rank's ends, which the caller may
+/// close afterwards. Errors: bad_input (no such program), unavailable (fork).
 /// With an entrance the rank enters that container before it executes its program, which is looked for inside.
-Result<RankProcess> start_rank_process(const RankSpec& spec, int control_fd, int beat_fd,
+Result<RankProcess> start_rank_process(const RankSpec& spec, const RankDescriptors& fds,
                                        const container::Entrance& entrance = {});
 
 struct StartReport {

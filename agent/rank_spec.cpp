@@ -159,6 +159,7 @@ json to_json(const NodeStart& start) {
   return {{"attempt", start.attempt},
           {"env", shared},
           {"ranks", std::move(ranks)},
+          {"mpi", start.mpi},
           {"forward_output", start.forward_output},
           {"tail_lines", start.tail_lines},
           {"heartbeat_ms", start.heartbeat_ms},
@@ -169,6 +170,7 @@ Result<NodeStart> node_start_from_json(const json& object) {
   Fields fields(object, "start");
   NodeStart start;
   fields.integer("attempt", start.attempt);
+  if (object.is_object() && object.contains("mpi")) fields.boolean("mpi", start.mpi);
   fields.boolean("forward_output", start.forward_output);
   fields.integer("tail_lines", start.tail_lines);
   fields.integer("heartbeat_ms", start.heartbeat_ms);

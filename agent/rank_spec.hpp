@@ -30,6 +30,7 @@ struct NodeStart {
   uint32_t attempt = 0;
   std::vector<RankSpec> ranks;
   container::Container container{};            ///< that all of them run in; runtime none: on the host
+  bool mpi = false;                            ///< the ranks are MPI programs: agent/mpi_wire.hpp
   bool forward_output = true;                  ///< send output lines to the head as well
   uint32_t tail_lines = 20;                    ///< last lines of a rank's output that go with its exit report
   uint32_t heartbeat_ms = 1000;                ///< interval of the agent's heartbeat messages

@@ -56,6 +56,8 @@ void set_options(tcp::socket& socket) {
   set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
   set(IPPROTO_TCP, TCP_KEEPCNT, 4);
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);
+  // What the kernel has taken cannot be overtaken any more (C5): it takes no megabytes ahead.
+  set(IPPROTO_TCP, TCP_NOTSENT_LOWAT, static_cast<int>(kTurnBytes));
 }
 
 }  // namespace

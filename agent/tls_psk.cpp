@@ -10,6 +10,15 @@ namespace {
 constexpr unsigned char kCipherId[] = {0x13, 0x01};  // TLS_AES_128_GCM_SHA256
 constexpr char kCipherName[] = "TLS_AES_128_GCM_SHA256";
 
+// Every agent pays for this when it starts. The machine's openssl.cnf is not ours to depend on; tables of names for
+// algorithms that we do not use and texts of errors cost more than a handshake; memory is not given back piece by piece
+// at the end: the kernel takes it all, and clears it before anybody else has it.
+void init_openssl() {
+  OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ADD_ALL_DIGESTS |
+                       OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_NO_ATEXIT,
+                   nullptr);
+}
+
 // A slot of our own: Asio takes the application data of a context for its own and deletes it.
 int context_slot() {
   static const int slot = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
@@ -35,7 +44,7 @@ SSL_SESSION* make_session(SSL* ssl, const JobKey& key) {
 // The client offers the key. `digest` is set on a second try, when the server has chosen a hash: ours is SHA-256.
 int offer_session(SSL* ssl, const EVP_MD* digest, const unsigned char** id, size_t* id_length, SSL_SESSION** session) {
   *session = nullptr;
-  if (digest && EVP_MD_get_type(digest) != NID_sha256) return 1;
+  if (digest && !EVP_MD_is_a(digest, "SHA256")) return 1;
   const TlsContext* context = context_of(ssl);
   *session = make_session(ssl, context->credentials.key);
   if (!*session) return 0;
@@ -53,12 +62,8 @@ int find_session(SSL* ssl, const unsigned char* id, size_t id_length, SSL_SESSIO
   return *session ? 1 : 0;
 }
 
-}  // namespace
-
-Result<std::shared_ptr<TlsContext>> make_tls_context(TlsRole role, const Credentials& credentials) {
-  // The machine's openssl.cnf is not ours to depend on, and reading it takes longer than a handshake. Nor is the memory
-  // given back piece by piece at the end: the kernel takes it all, and clears it before anybody else has it.
-  OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
+Result<std::shared_ptr<TlsContext>> new_tls_context(TlsRole role, const Credentials& credentials) {
+  init_openssl();
   SSL_CTX* raw = SSL_CTX_new(role == TlsRole::client ? TLS_client_method() : TLS_server_method());
   if (!raw) return internal("OpenSSL could not make a TLS context");
   auto context = std::make_shared<TlsContext>(raw, credentials);
@@ -76,6 +81,18 @@ Result<std::shared_ptr<TlsContext>> make_tls_context(TlsRole role, const Credent
     SSL_CTX_set_psk_find_session_callback(raw, find_session);
   }
   return context;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<TlsContext>> make_tls_context(TlsRole role, const Credentials& credentials) {
+  // One costs as much as a handshake, and an agent that is sent on to another connects twice at once.
+  thread_local std::weak_ptr<TlsContext> last[2];
+  std::weak_ptr<TlsContext>& mine = last[role == TlsRole::server];
+  if (auto kept = mine.lock(); kept && kept->credentials == credentials) return kept;
+  auto made = new_tls_context(role, credentials);
+  if (made) mine = *made;
+  return made;
 }
 
 bool is_psk_authenticated(SSL* ssl) { return SSL_version(ssl) == TLS1_3_VERSION && SSL_session_reused(ssl) == 1; }

@@ -21,7 +21,7 @@ struct TlsContext {
   boost::asio::ssl::context context;
 };
 
-/// Errors: internal.
+/// The same one again for the same role and credentials on the same thread, while it lives. Errors: internal.
 Result<std::shared_ptr<TlsContext>> make_tls_context(TlsRole role, const Credentials& credentials);
 
 /// After a handshake: was it TLS 1.3 and authenticated by the pre-shared key?

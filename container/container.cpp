@@ -23,8 +23,9 @@ constexpr std::array<RuntimeName, 7> kRuntimes{{{Runtime::none, "none"},
                                                 {Runtime::bubblewrap, "bubblewrap"}}};
 
 // Parts of the image that a bind may not replace: programs, their libraries, accounts, and what the kernel shows.
-constexpr std::array<const char*, 12> kSystemFolders{"/bin",  "/boot", "/dev",  "/etc", "/lib", "/lib32",
-                                                     "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr"};
+constexpr std::array<const char*, 16> kSystemFolders{
+    "/bin", "/boot", "/dev", "/etc", "/lib",     "/lib32",   "/lib64",     "/proc",
+    "/run", "/sbin", "/sys", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin"};
 
 bool has_control_character(const std::string& text) {
   return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });

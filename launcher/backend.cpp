@@ -24,6 +24,21 @@ Result<std::unique_ptr<AgentBackend>> make_backend(Backend kind, boost::asio::io
   return internal("unknown back end");
 }
 
+const char* to_string(Backend kind) {
+  switch (kind) {
+    case Backend::automatic:
+    case Backend::local:
+      return "local";
+    case Backend::ssh:
+      return "ssh";
+    case Backend::mpi:
+      return "mpi";
+    case Backend::slurm:
+      return "slurm";
+  }
+  return "?";
+}
+
 std::string node_log_path(const std::string& run_folder, int node) {
   char name[32];
   std::snprintf(name, sizeof name, "/logs/node-%05d.log", node);

@@ -49,6 +49,9 @@ struct BackendOptions {
 Result<std::unique_ptr<AgentBackend>> make_backend(Backend kind, boost::asio::io_context& io,
                                                    const BackendOptions& options, AgentBackend::EndedHandler on_ended);
 
+/// As in the job file: "local", "ssh", ...
+const char* to_string(Backend kind);
+
 /// "<run_folder>/logs/node-00003.log"
 std::string node_log_path(const std::string& run_folder, int node);
 

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "agent/core_limit.hpp"
 #include "agent/process_tree.hpp"
 #include "launcher/supervisor.hpp"
 
@@ -46,6 +47,7 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, const std::vector<std:
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  const agent::CoreLimitLifted lifted;
   pid_t pid = -1;
   const int error =
       posix_spawn(&pid, argv[0].c_str(), &actions, &attributes, pointers(argv).data(), pointers(environment).data());

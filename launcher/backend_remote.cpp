@@ -8,6 +8,8 @@
 #include <chrono>
 #include <csignal>
 
+#include "launcher/surroundings.hpp"
+
 namespace mds::launcher {
 
 namespace {
@@ -99,8 +101,11 @@ Status RemoteBackend::start(const agent::Bootstrap& bootstrap) {
   if (!words) return words.error();
   agent::Bootstrap line = bootstrap;
   line.lifeline = true;
+  std::vector<std::string> environment = own_environment();
+  // An mpirun that sees it was itself started by one refuses to work.
+  std::erase_if(environment, [](const std::string& entry) { return is_of_mpirun(entry.substr(0, entry.find('='))); });
   const ChildSpec spec{.argv = *std::move(words),
-                       .environment = own_environment(),
+                       .environment = std::move(environment),
                        .input = agent::to_line(line),
                        .keep_input_open = true,
                        .log_path = node_log_path(options_.run_folder, node)};

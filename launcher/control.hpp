@@ -6,6 +6,7 @@
 //   {"command": "status"}               -> HeadStatus::to_json()
 //   {"command": "stop", "how": "..."}   -> {"ok": true}; how: "graceful", "now" or "requeue"
 //   {"command": "stacks"}               -> {"file": path, "text": ..., "missing": [node]}
+//   {"command": "hold", "rank": R}      -> {"ok": true}; R is in a debugger: for kHoldTime silence is no hang
 //   anything else                       -> {"error": text}
 #pragma once
 

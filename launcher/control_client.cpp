@@ -131,6 +131,13 @@ UniqueFd connect_socket(const std::string& folder) {
   return fd;
 }
 
+/// A head turns other users away without a word.
+bool is_our_head(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+}
+
 Result<ControlAddress> read_control_address(const std::string& path) {
   std::ifstream file(path);
   const json object = json::parse(file, nullptr, /*allow_exceptions=*/false);
@@ -154,11 +161,11 @@ Result<ControlAddress> read_control_address(const std::string& path) {
 
 Result<std::unique_ptr<ControlClient>> ControlClient::connect(const RunFolder& folder) {
   UniqueFd fd = connect_socket(folder.path());
-  if (fd) return std::unique_ptr<ControlClient>(std::make_unique<SocketClient>(std::move(fd)));
   const int errnum = errno;
-  if (errnum == EACCES || errnum == EPERM) {
+  if ((fd && !is_our_head(fd.get())) || (!fd && (errnum == EACCES || errnum == EPERM))) {
     return Error{ErrorCode::denied, folder.path() + " is another user's run"};
   }
+  if (fd) return std::unique_ptr<ControlClient>(std::make_unique<SocketClient>(std::move(fd)));
   const auto address = read_control_address(folder.file("control.json"));
   if (address && address->host != own_host()) {
     auto client = std::make_unique<ChannelClient>();

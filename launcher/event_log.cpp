@@ -190,6 +190,7 @@ json to_json(const SupervisorConfig& config) {
               {"max_restarts", config.restart.max_restarts},
               {"backoff_ms", config.restart.backoff.count()},
               {"no_progress_limit", config.restart.no_progress_limit},
+              {"lost_node", static_cast<int>(config.restart.lost_node)},
               {"hang_timeout_ms", config.hang_timeout.count()},
               {"runs_trainer", config.runs_trainer},
               {"agents_deadline_ms", config.agents_deadline.count()},
@@ -213,6 +214,9 @@ Result<SupervisorConfig> supervisor_config_from_json(const json& object) {
     config.restart.max_restarts = object.at("max_restarts");
     config.restart.backoff = time("backoff_ms");
     config.restart.no_progress_limit = object.at("no_progress_limit");
+    const int lost_node = object.value("lost_node", static_cast<int>(LostNode::wait));
+    if (lost_node < 0 || lost_node > static_cast<int>(LostNode::wait)) return corrupt("config: lost_node is out of range");
+    config.restart.lost_node = static_cast<LostNode>(lost_node);
     config.hang_timeout = time("hang_timeout_ms");
     config.runs_trainer = object.at("runs_trainer");
     config.agents_deadline = time("agents_deadline_ms");

@@ -7,11 +7,13 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <utility>
 
 #include <boost/asio/post.hpp>
 
+#include "agent/core_limit.hpp"
 #include "agent/unique_fd.hpp"
 
 namespace mds::launcher {
@@ -50,7 +52,7 @@ Result<std::unique_ptr<Head>> Head::open(HeadOptions options, HeadObserver obser
 
 Status Head::open_parts() {
   boost::system::error_code ec;
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) signals_.add(signal, ec);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGWINCH}) signals_.add(signal, ec);
   struct sigaction hangup {};  // under nohup the run is to outlive its terminal
   sigaction(SIGHUP, nullptr, &hangup);
   if (hangup.sa_handler != SIG_IGN) signals_.add(SIGHUP, ec);
@@ -59,6 +61,7 @@ Status Head::open_parts() {
                               [this](int node, const std::string& how) { on_process_ended(node, how); });
   if (!backend) return backend.error();
   backend_ = std::move(*backend);
+  agent::forbid_core_dumps();
   Result<agent::Credentials> credentials = agent::make_credentials();
   if (!credentials) return credentials.error();
   credentials_ = *credentials;
@@ -94,18 +97,17 @@ Status Head::open_log() {
                               : EventLog::create(path, options_.supervisor, begin);
   if (!log) return log.error();
   log_ = std::move(*log);
+  if (options_.utilization_per_token) utilization_per_token_ = options_.utilization_per_token();
   open_control();
+  web_ = std::make_unique<HeadWeb>(io_, options_.backend_options.run_folder, options_.web,
+                                   [this] { return status(); });
   return {};
 }
 
 void Head::open_control() {
   const std::string& folder = options_.backend_options.run_folder;
   HeadControl::Hands hands;
-  hands.status = [this, folder] {
-    json status = status_.to_json(supervisor_.state(), now());
-    status["folder"] = folder;
-    return status;
-  };
+  hands.status = [this] { return status(); };
   hands.handle = [this](Event event) { handle(std::move(event)); };
   hands.joined_nodes = [this] { return tree_->joined(); };
   hands.ask_for_stacks = [this](int node, const json& body) {
@@ -118,6 +120,27 @@ void Head::open_control() {
   gethostname(host, sizeof host - 1);
   const Status told = write_control_address(folder, {host, options_.address, tree_->port(), credentials_});
   if (!told) note(told.error().message);
+}
+
+/// Beside what the run does, what it takes to get to a rank on another node.
+json Head::status() const {
+  json status = status_.to_json(supervisor_.state(), now());
+  const BackendOptions& backend = options_.backend_options;
+  status["folder"] = backend.run_folder;
+  status["backend"] = to_string(options_.backend);
+  if (!backend.ssh_config.empty()) status["ssh_config"] = backend.ssh_config;
+  if (const char* job = std::getenv("SLURM_JOB_ID"); job && options_.backend == Backend::slurm) {
+    status["slurm_job"] = job;
+  }
+  if (options_.steps > 0) status["steps"] = options_.steps;
+  if (const auto speed = status.find("tokens_per_second"); speed != status.end() && utilization_per_token_ > 0) {
+    status["mfu"] = speed->get<double>() * utilization_per_token_;
+  }
+  if (web_ && !web_->page_address().empty()) status["web"] = web_->page_address();
+  for (size_t n = 0; n < backend.hosts.size() && n < status["nodes"].size(); ++n) {
+    status["nodes"][n]["name"] = backend.hosts[n];
+  }
+  return status;
 }
 
 int Head::run() {
@@ -136,6 +159,7 @@ void Head::await_signal() {
   signals_.async_wait([this](boost::system::error_code ec, int signal) {
     if (ec) return;
     await_signal();
+    if (signal == SIGWINCH) return observer_.on_resize ? observer_.on_resize() : void();
     if (gathering_) return gather_signal_ = signal, fail_gathering("stopped by " + signal_name(signal));
     const bool preempts = signal == SIGUSR1 || (signal == SIGTERM && options_.preempt_on_term);
     handle(Event{.kind = preempts ? EventKind::preempt : EventKind::user_stop, .signal = signal});
@@ -158,6 +182,7 @@ void Head::handle(Event event) {
     const Status logged = log_->append(next, at, effects, supervisor_.state());
     if (!logged && !std::exchange(log_failed_, true)) note("the event log is incomplete: " + logged.error().message);
     status_.on_event(next, supervisor_.state(), at);
+    web_->on_event(next, effects);
     observer_.on_event(next, effects, supervisor_.state(), at);
     for (const Effect& effect : effects) execute(effect);
   }
@@ -253,6 +278,7 @@ void Head::on_message(int node, Message message) {
   if (!event) return distrust(node, event.error().message);
   if (message.type == MessageType::progress && message.attempt == supervisor_.state().attempt) {
     status_.on_progress(message.body);
+    if (const auto metrics = step_metrics_from_json(message.body, message.attempt)) web_->on_metrics(*metrics);
     observer_.on_progress(message.attempt, message.body, now());
   }
   if (*event && message.type == MessageType::rank_started) {
@@ -310,7 +336,7 @@ void Head::on_joined(int node, const Message& message) {
 
 void Head::on_lost(int node, const std::string& why) {
   if (control_) control_->on_node_lost(node);
-  if (gathering_) return fail_gathering("lost the agent of node " + std::to_string(node) + ": " + why);
+  if (gathering_) return fail_gathering("lost the agent of node " + std::to_string(node) + ": " + why, node);
   backend_->disconnected(node);
   const bool ended = agents_[node].process_ended;
   handle(Event{.kind = EventKind::agent_lost, .node = node, .text = ended ? agents_[node].how_it_ended : why});
@@ -333,7 +359,8 @@ void Head::on_process_ended(int node, const std::string& how) {
   if (tree_->is_joined(node)) return tree_->give_up(node, agent.how_it_ended);
   if (gathering_) {
     return fail_gathering("the agent of node " + std::to_string(node) + " did not come: " + agent.how_it_ended +
-                          last_words(node));
+                              last_words(node),
+                          node);
   }
   const bool known = supervisor_.state().nodes[node].state == NodeState::lost;
   if (!known) handle(Event{.kind = EventKind::agent_lost, .node = node, .text = agent.how_it_ended + last_words(node)});

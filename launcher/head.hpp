@@ -22,6 +22,7 @@
 #include "launcher/head_messages.hpp"
 #include "launcher/head_status.hpp"
 #include "launcher/head_tree.hpp"
+#include "launcher/head_web.hpp"
 #include "launcher/rendezvous.hpp"
 #include "launcher/supervisor.hpp"
 #include "topology/cluster.hpp"
@@ -36,6 +37,9 @@ struct HeadOptions {
   std::optional<LoggedRun> earlier{};      ///< the run is resumed: what its event log says so far
   bool preempt_on_term = false;            ///< SIGTERM is a preemption (as SIGUSR1 always is), not the user's stop
   int fan_out = HeadTree::kFanOut;         ///< connections of the head, and of each agent to agents below it
+  WebOptions web{};
+  int64_t steps = 0;                       ///< that the job asks for; 0: unknown
+  std::function<double()> utilization_per_token{};  ///< see RunTitle; asked once the machines are known
   std::chrono::milliseconds silence_limit{15'000};  ///< without a heartbeat, then an agent is given up
   bool gather = false;                     ///< agents come first and bring their machines: gather(), then settle()
   /// The ranks of one node in one attempt; `master_port` was free on this machine a moment ago.
@@ -49,6 +53,7 @@ struct HeadObserver {
   std::function<void(uint32_t attempt, const nlohmann::json& body, TimePoint)> on_progress;
   std::function<void(const Output&)> on_output;
   std::function<void(const std::string&)> on_note;     ///< diagnostics
+  std::function<void()> on_resize{};                   ///< of the terminal
 };
 
 class Head {
@@ -65,6 +70,8 @@ class Head {
   /// reason), denied (a signal: exit_signal() has it).
   Result<std::vector<topology::Machine>> gather();
   int exit_signal() const { return gather_signal_; }
+  /// The node for whose agent gather() has failed; -1: none in particular.
+  int missing_node() const { return gather_missing_; }
   /// What open() could not know before gather(): the rest of the options, and who watches.
   Status settle(SupervisorConfig supervisor, std::function<agent::NodeStart(int, uint32_t, int)> node_start,
                 HeadObserver observer);
@@ -73,6 +80,8 @@ class Head {
   int run();
 
   const SupervisorState& state() const { return supervisor_.state(); }
+  /// Requires that the head has been opened, with gather() also settled.
+  const HeadWeb& web() const { return *web_; }
   TimePoint now() const;
 
  private:
@@ -87,6 +96,7 @@ class Head {
   Status open_log();
 
   void open_control();
+  nlohmann::json status() const;
   void handle(Event event);
   void execute(const Effect& effect);
   void await_signal();
@@ -125,6 +135,8 @@ class Head {
   HeadStatus status_;
   boost::asio::steady_timer silence_timer_{io_};
   std::unique_ptr<HeadControl> control_;
+  std::unique_ptr<HeadWeb> web_;
+  double utilization_per_token_ = 0;
   std::deque<Event> pending_;              ///< events that arose while another was being handled
   bool handling_ = false;
   bool log_failed_ = false;
@@ -136,8 +148,9 @@ class Head {
   std::vector<std::optional<topology::Machine>> machines_;  ///< while gathering
   std::string gather_failure_;
   int gather_signal_ = 0;
+  int gather_missing_ = -1;
   void gathered(int node, const agent::Message& hello);
-  void fail_gathering(const std::string& why);
+  void fail_gathering(const std::string& why, int node = -1);
 };
 
 /// A TCP port that is free on `address` now. It is not held: a program that takes it before rank 0 listens makes that

@@ -43,6 +43,7 @@ void HeadControl::request(const json& request, ControlReply reply) {
   if (name == "status") return reply(hands_.status());
   if (name == "stop") return stop(request, reply);
   if (name == "stacks") return gather_stacks(std::move(reply));
+  if (name == "hold") return hold(request, reply);
   reply({{"error", "the run's head knows no command '" + name + "'; is it of another version?"}});
 }
 
@@ -55,6 +56,13 @@ void HeadControl::stop(const json& request, const ControlReply& reply) {
   const Event stop{.kind = how == "requeue" ? EventKind::preempt : EventKind::user_stop, .signal = SIGTERM};
   hands_.handle(stop);
   if (how == "now") hands_.handle(stop);  // as for signals: the second one hurries
+}
+
+void HeadControl::hold(const json& request, const ControlReply& reply) {
+  const json rank = request.value("rank", json());
+  if (!rank.is_number_integer()) return reply({{"error", "hold: which rank?"}});
+  reply({{"ok", true}});
+  hands_.handle({.kind = EventKind::hold, .rank = rank.get<int>()});
 }
 
 // --- stacks ---------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ class HeadControl {
     std::vector<ControlReply> replies;
   };
   void stop(const nlohmann::json& request, const ControlReply& reply);
+  void hold(const nlohmann::json& request, const ControlReply& reply);
   void gather_stacks(ControlReply reply);
   void finish_if_complete();
   void finish_stacks();

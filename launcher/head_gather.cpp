@@ -14,10 +14,13 @@ Result<std::vector<topology::Machine>> Head::gather() {
   timer_.async_wait([this](boost::system::error_code ec) {
     if (ec) return;
     std::string missing;
+    int first = -1;
     for (size_t n = 0; n < machines_.size(); ++n) {
-      if (!machines_[n]) missing += (missing.empty() ? "" : ", ") + std::to_string(n);
+      if (machines_[n]) continue;
+      missing += (missing.empty() ? "" : ", ") + std::to_string(n);
+      if (first < 0) first = static_cast<int>(n);
     }
-    fail_gathering("no agent came from node " + missing + " in time");
+    fail_gathering("no agent came from node " + missing + " in time", first);
   });
   for (size_t n = 0; n < agents_.size() && gather_failure_.empty(); ++n) start_agent(static_cast<int>(n));
   if (gather_failure_.empty()) io_.run();
@@ -45,8 +48,11 @@ void Head::gathered(int node, const agent::Message& hello) {
   io_.stop();
 }
 
-void Head::fail_gathering(const std::string& why) {
-  if (gather_failure_.empty()) gather_failure_ = why;
+void Head::fail_gathering(const std::string& why, int node) {
+  if (gather_failure_.empty()) {
+    gather_failure_ = why;
+    gather_missing_ = node;
+  }
   io_.stop();
 }
 

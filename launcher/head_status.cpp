@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "launcher/metrics.hpp"
 
@@ -12,6 +13,7 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kMarksMax = 50;
+constexpr size_t kHappeningsMax = 50;
 
 const char* word(NodeState state) {
   switch (state) {
@@ -35,6 +37,7 @@ HeadStatus::HeadStatus(const SupervisorConfig& config)
     : node_of_rank_(config.node_of_rank), nodes_(config.nodes), ranks_(config.node_of_rank.size()) {}
 
 void HeadStatus::on_event(const Event& event, const SupervisorState& after, TimePoint now) {
+  remember(event, after, now);
   for (size_t n = 0; n < nodes_.size(); ++n) {
     if (nodes_[n].state == after.nodes[n].state) continue;
     nodes_[n] = NodeLife{.state = after.nodes[n].state, .since = now};
@@ -62,6 +65,28 @@ void HeadStatus::on_event(const Event& event, const SupervisorState& after, Time
   for (size_t r = 0; r < ranks_.size(); ++r) {
     if (ranks_[r].state != after.ranks[r]) ranks_[r] = RankLife{.state = after.ranks[r], .since = now};
   }
+}
+
+void HeadStatus::remember(const Event& event, const SupervisorState& after, TimePoint now) {
+  const auto say = [&](std::string text) {
+    if (!happenings_.empty() && happenings_.back().text == text) return;  // a debugger that goes on holding
+    happenings_.push_back({now, std::move(text)});
+    if (happenings_.size() > kHappeningsMax) happenings_.pop_front();
+  };
+  const State before = std::exchange(state_, after.state);
+  if (after.cause && cause_at_ != after.cause->at) {
+    cause_at_ = after.cause->at;
+    say(describe(*after.cause));
+  }
+  if (event.kind == EventKind::checkpoint) say("checkpoint " + event.text);
+  if (event.kind == EventKind::user_stop || event.kind == EventKind::preempt) {
+    say("asked to stop by " + signal_name(event.signal));
+  }
+  if (event.kind == EventKind::hold) say("a debugger is attached to rank " + std::to_string(event.rank));
+  if (before == after.state) return;
+  if (after.state == State::starting) say("attempt " + std::to_string(after.attempt) + " starts");
+  if (after.state == State::running) say("all ranks run");
+  if (after.state == State::ended) say("ended with exit code " + std::to_string(after.exit_code));
 }
 
 void HeadStatus::on_heartbeat(const json& body, TimePoint now) {
@@ -113,10 +138,12 @@ json HeadStatus::to_json(const SupervisorState& s, TimePoint now) const {
   json out{
       {"version", 1},         {"type", "status"},       {"state", to_string(s.state)}, {"seconds", seconds(now)},
       {"attempt", s.attempt}, {"restarts", s.restarts}, {"nodes", std::move(nodes)},   {"ranks", std::move(ranks)}};
+  json& happenings = out["events"] = json::array();
+  for (const Happening& one : happenings_) happenings.push_back({{"at_s", seconds(one.at)}, {"text", one.text}});
   if (s.step_best >= 0) out["step"] = s.step >= 0 ? s.step : s.step_best;
   if (!s.checkpoint.empty()) out["checkpoint"] = s.checkpoint;
   if (s.cause) out["cause"] = describe(*s.cause);
-  if (marks_.size() > 1 && marks_.back().at > marks_.front().at) {
+  if (marks_.size() > 2 && marks_.back().at > marks_.front().at) {
     out["steps_per_second"] =
         static_cast<double>(marks_.back().step - marks_.front().step) / seconds(marks_.back().at - marks_.front().at);
   }

@@ -31,7 +31,8 @@ class HeadStatus {
 
   /// {version, type: "status", state, seconds, attempt, restarts, step, checkpoint, steps_per_second, loss,
   /// tokens_per_second, cause, nodes: [{node, host, state, since_s, heard_s?}], ranks: [{rank, node, state, since_s,
-  /// pid?, step?, beat_s?}]}; times in seconds ago, what is unknown is missing.
+  /// pid?, step?, beat_s?}], events: [{at_s, text}]}; times in seconds ago, but at_s is since the run began; what is
+  /// unknown is missing.
   nlohmann::json to_json(const SupervisorState& state, TimePoint now) const;
 
  private:
@@ -49,6 +50,12 @@ class HeadStatus {
     int64_t step = -1;
     TimePoint beat_at{0};
   };
+  struct Happening {
+    TimePoint at;
+    std::string text;
+  };
+  void remember(const Event& event, const SupervisorState& after, TimePoint now);
+
   struct Mark {
     TimePoint at;
     int64_t step;
@@ -57,6 +64,9 @@ class HeadStatus {
   std::vector<int> node_of_rank_;
   std::vector<NodeLife> nodes_;
   std::vector<RankLife> ranks_;
+  std::deque<Happening> happenings_;  ///< what people care about, the last few of it
+  State state_ = State::idle;
+  std::optional<TimePoint> cause_at_;
   std::deque<Mark> marks_;  ///< the last reports of progress: for the rate
   std::optional<double> loss_, tokens_per_second_;
 };

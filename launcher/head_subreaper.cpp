@@ -43,6 +43,8 @@ void Subreaper::end_all() {
       }
     }
     std::erase_if(left, [&](const agent::ProcessEntry& entry) { return contains(foreign_, entry.pid); });
+    // Whoever died while we looked has left us its children behind our back.
+    if (left.empty() && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) continue;
     if (left.empty()) return;
     agent::kill_processes(left);
     // The death of one of them wakes us; its children are ours by then, and the loop goes on until there are none.

@@ -69,6 +69,7 @@ void HeadTree::on_message(Connection& connection, Message message) {
     });
   }
   if (connection.node < 0) {
+    if (message.type == MessageType::heartbeat) return;  // it waits for its place
     const int node = message.type == MessageType::hello ? integer(message.body, "node", -1) : -1;
     if (node < 0 || node >= options_.nodes) return drop(connection, "hello of a node was expected first");
     return on_hello(connection, node, /*parent=*/-1, std::move(message));
@@ -323,7 +324,7 @@ void HeadTree::give_up(int node, const std::string& why) {
   if (places_[node].state == State::away) lose(node, why);
 }
 
-void HeadTree::lose(int node, const std::string& why) {
+void HeadTree::lose(int node, std::string why) {
   if (places_[node].state == State::joined) go_away(node, why, milliseconds(0));
   if (places_[node].state == State::absent) return;
   places_[node] = Place{.promised = places_[node].promised, .promised_to = places_[node].promised_to};

@@ -135,7 +135,7 @@ class HeadTree {
   // Away and lost.
   void leave_parent(const Place& place);
   void go_away(int node, const std::string& why, std::chrono::milliseconds limit);
-  void lose(int node, const std::string& why);
+  void lose(int node, std::string why);  ///< by value: what it says may lie in the place that goes
   void watch_away();
 
   // Sending.

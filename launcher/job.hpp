@@ -21,10 +21,15 @@ struct HealthConfig {
   std::chrono::milliseconds hang_timeout{0};  ///< no progress for this long is a hang; 0: "auto" (from step times)
 };
 
+/// What becomes of a run when one of its machines does not come back.
+enum class LostNode { go_on, requeue, wait };
+
 struct RestartConfig {
   int max_restarts = 3;
   std::chrono::milliseconds backoff{0};  ///< before attempt n: backoff x 2^(n-1), at most 60 s
   int no_progress_limit = 3;             ///< attempts without a new checkpoint or step before giving up
+  int spare_nodes = 0;                   ///< of those that the job has, kept to replace lost ones
+  LostNode lost_node = LostNode::go_on;
 };
 
 /// [slurm]: what `submit` and `sbatch` ask for. Empty and 0 leave it to the cluster.
@@ -43,6 +48,8 @@ struct SlurmConfig {
 struct MetricsConfig {
   bool tensorboard = true;
   int64_t interval = 1;  ///< steps between records
+  int web_port = 0;         ///< of the web page; 0: none
+  int prometheus_port = 0;  ///< 0: none
 };
 
 /// Keys that say "auto" and wait for the machines (launcher/plan_cost_auto.hpp): their values are placeholders.
@@ -70,6 +77,7 @@ struct Job {
   std::string output_dir = "runs";         ///< absolute once loaded
   std::map<std::string, std::string> env;  ///< added to every rank's environment
   std::vector<std::string> payload;        ///< empty: mdstrain
+  bool payload_mpi = false;                ///< it is an MPI program
   container::Container container;          ///< runtime none: ranks run on the host
   std::vector<std::string> container_binds;  ///< as written; container.binds has them
   std::string container_trainer = "mdstrain";  ///< inside the image

@@ -27,6 +27,7 @@ struct JobDraft {
   bool has(const std::string& path) const { return given.count(path) != 0; }
   bool is_bad(const std::string& path) const { return bad.count(path) != 0; }
   bool any_bad(const std::vector<std::string>& paths) const;
+  int spare_nodes() const { return is_bad("restart.spare_nodes") ? 0 : job.restart.spare_nodes; }
   /// True if `path` came with --set, so that relative paths in it are relative to the working folder.
   bool from_set(const std::string& path) const;
   /// `written`, the value of `path`, as an absolute path: relative ones start at the job file's folder, or with --set

@@ -103,6 +103,16 @@ void choose_backend(JobDraft& draft) {
   }
 }
 
+// What a run that goes on without some machines does not use any more.
+void leave_lost(const JobDraft& draft, std::vector<std::string>& hosts) {
+  std::erase_if(hosts, [&](const std::string& host) { return draft.surroundings.lost_hosts.count(host) != 0; });
+}
+
+void shrink(JobDraft& draft, int nodes) {
+  draft.job.nodes = nodes;
+  draft.note("job.nodes = " + std::to_string(nodes) + ": what is left after nodes were lost");
+}
+
 // In a Slurm job the nodes are those of the allocation, all of them if the file does not say how many.
 void take_allocation(JobDraft& draft) {
   Job& job = draft.job;
@@ -113,11 +123,17 @@ void take_allocation(JobDraft& draft) {
                         "job.hosts has no meaning in a Slurm job, whose nodes Slurm has chosen; leave it out");
   }
   job.node_names = allocation.hosts;
-  job.components = allocation.components;
-  const int available = static_cast<int>(allocation.hosts.size());
+  leave_lost(draft, job.node_names);
+  // Lost nodes shift those behind them; which component a node belongs to then matters no more where there is but one.
+  if (job.node_names.size() == allocation.hosts.size() || allocation.components.size() == 1) {
+    job.components = allocation.components;
+  }
+  const int available = static_cast<int>(job.node_names.size());
   if (!draft.has("job.nodes")) {
-    job.nodes = available;
-    draft.note("job.nodes = " + std::to_string(available) + ": what the Slurm job has");
+    job.nodes = std::max(1, available - draft.spare_nodes());
+    draft.note("job.nodes = " + std::to_string(job.nodes) + ": what the Slurm job has");
+  } else if (!draft.surroundings.lost_hosts.empty() && job.nodes > available) {
+    shrink(draft, available);
   } else if (!draft.is_bad("job.nodes") && job.nodes > available) {
     draft.report("job.nodes", "job.nodes = " + std::to_string(job.nodes) + ", but the Slurm job has " +
                                   std::to_string(available) + "; ask sbatch or salloc for more, or lower job.nodes");
@@ -138,9 +154,12 @@ void take_hosts(JobDraft& draft) {
     if (needs_hosts) draft.report("job.backend", "job.backend needs job.hosts: a list of names, or a hostfile's path");
     return;
   }
+  leave_lost(draft, job.hosts);
   const int hosts = static_cast<int>(job.hosts.size());
   if (!draft.has("job.nodes")) {
-    job.nodes = std::max(1, hosts);
+    job.nodes = std::max(1, hosts - draft.spare_nodes());
+  } else if (!draft.surroundings.lost_hosts.empty() && hosts > 0 && job.nodes > hosts) {
+    shrink(draft, hosts);
   } else if (!draft.is_bad("job.nodes") && hosts < job.nodes) {
     draft.report("job.hosts", "job.hosts lists " + std::to_string(hosts) +
                                   " for job.nodes = " + std::to_string(job.nodes) + "; add hosts or lower job.nodes");

@@ -190,6 +190,10 @@ std::vector<Row> launch_rows() {
       text("job.output_dir", "Where run folders are made; relative to the working folder.").at(MDS_FIELD(output_dir)),
       table("job.env", "Variables added to every rank's environment.").at(MDS_FIELD(env)),
 
+      boolean("payload.mpi",
+              "The program uses MPI: each rank is a rank of its MPI_COMM_WORLD, under every back end. MPICH, Intel MPI "
+              "and MVAPICH are served by PMI-1, Open MPI 4 and 5 by PMIx.")
+          .at(MDS_FIELD(payload_mpi)),
       texts("payload.command", "Program and arguments to run on every rank, under torchrun's contract.")
           .at(MDS_FIELD(payload)),
 
@@ -435,7 +439,16 @@ std::vector<Row> supervision_rows() {
       integer("restart.max_restarts", "Attempts after the first.").from(0, 1 << 20).at(MDS_FIELD(restart.max_restarts)),
       duration("restart.backoff", "Pause before the first restart; doubles with each, up to 60 s.")
           .at(MDS_FIELD(restart.backoff)),
-      integer("restart.spare_nodes", "Nodes held back to replace failed ones.").from(0, 65536),
+      integer("restart.spare_nodes",
+              "Nodes held back to replace lost ones: submit and sbatch ask for so many more, and a job that takes all "
+              "that Slurm has given it leaves them idle. Hosts beyond job.nodes are spare, too.")
+          .from(0, 65536)
+          .at(MDS_FIELD(restart.spare_nodes)),
+      choice("restart.lost_node", {"go-on", "requeue", "wait"},
+             "When a node's agent cannot be started again: \"go-on\" with a spare node or, where the layout allows it "
+             "(parallel.data = \"auto\", a payload), with fewer nodes, else \"requeue\": leave with exit code 75 if "
+             "there is a checkpoint, and queue the Slurm job again; \"wait\": try again until max_restarts.")
+          .at(MDS_FIELD(restart.lost_node)),
       integer("restart.no_progress_limit", "Attempts without a new step or checkpoint before the job is given up.")
           .from(1, 1 << 20)
           .at(MDS_FIELD(restart.no_progress_limit)),
@@ -457,7 +470,12 @@ std::vector<Row> supervision_rows() {
 
       boolean("metrics.tensorboard", "Write TensorBoard event files.").at(MDS_FIELD(metrics.tensorboard)),
       integer("metrics.interval", "Steps between records.").from(1, kStepsMax).at(MDS_FIELD(metrics.interval)),
-      integer("metrics.prometheus_port", "Port for Prometheus; 0: none.").from(0, 65535),
+      integer("metrics.web_port", "Port of a web page on this machine's loopback; status has its address; 0: none.")
+          .from(0, 65535)
+          .at(MDS_FIELD(metrics.web_port)),
+      integer("metrics.prometheus_port", "Port on this machine's loopback for Prometheus' /metrics; 0: none.")
+          .from(0, 65535)
+          .at(MDS_FIELD(metrics.prometheus_port)),
   };
 }
 

@@ -141,7 +141,7 @@ void check_trainer(JobDraft& draft) {
 
 void resolve_payload(JobDraft& draft) {
   const Job& job = draft.job;
-  if (!draft.sections.count("payload") || draft.is_bad("payload.command")) return;
+  if (!draft.sections.count("payload") || draft.any_bad({"payload.command", "payload.mpi"})) return;
   if (job.payload.empty() || job.payload.front().empty()) {
     return draft.report("payload.command", "payload.command is missing: [\"program\", \"argument\", ...]");
   }

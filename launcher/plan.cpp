@@ -132,6 +132,7 @@ Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, c
   auto container = job_container(job, inputs.run_folder);
   if (!container) return container.error();
   plan.container = *std::move(container);
+  plan.mpi = !job.payload.empty() && job.payload_mpi;
 
   std::vector<int> nodes(cluster.nodes.size());
   std::iota(nodes.begin(), nodes.end(), 0);
@@ -162,6 +163,7 @@ agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, 
   const auto planned = std::lower_bound(plan.nodes.begin(), plan.nodes.end(), node, before);
   start.ranks = planned->ranks;
   start.container = plan.container;
+  start.mpi = plan.mpi;
   for (agent::RankSpec& spec : start.ranks) {
     spec.env["MASTER_ADDR"] = master_addr;
     spec.env["MASTER_PORT"] = std::to_string(master_port);

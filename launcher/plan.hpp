@@ -23,6 +23,7 @@ struct LaunchPlan {
   topology::Placement placement;
   std::vector<PlannedNode> nodes;               ///< by PlannedNode::node; those that have ranks
   container::Container container;               ///< that all ranks of a node share
+  bool mpi = false;                             ///< the ranks are MPI programs
   std::map<std::string, std::string> base_env;  ///< under every rank's env; never printed (it may hold secrets)
   std::map<std::string, std::string> files;     ///< to be in the run folder before a rank starts: path there -> content
 };

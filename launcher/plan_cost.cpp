@@ -97,6 +97,14 @@ PlanCost plan_cost(const Job& job, const topology::Cluster& cluster) {
   return out;
 }
 
+double utilization_per_token(const Job& job, const topology::Cluster& cluster) {
+  if (!job.payload.empty() || job.device != topology::DeviceKind::cuda || cluster.nodes.empty()) return 0;
+  const cost::Work work = cost_work(job.trainer);
+  const double peak = cost_machines(job, cluster).device.peak;
+  const auto tokens = static_cast<double>(work.global_batch * work.seq_len);
+  return peak > 0 ? cost::model_flops(work) / tokens / static_cast<double>(work.layout.ranks()) / peak : 0;
+}
+
 Status check_fits(const Job& job, const topology::Cluster& cluster) {
   if (job.left_open.layout()) return internal("a plan was asked for before \"auto\" under [parallel] was settled");
   if (!job.payload.empty() || job.device != topology::DeviceKind::cuda || cluster.nodes.empty()) return {};

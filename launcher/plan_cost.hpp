@@ -39,6 +39,9 @@ struct PlanCost {
 /// Requires a job that trains, and a node in the cluster. O(pipeline stages).
 PlanCost plan_cost(const Job& job, const topology::Cluster& cluster);
 
+/// MFU of the whole job at one token a second; 0 for payloads, and where the devices' peak is not known (CPUs).
+double utilization_per_token(const Job& job, const topology::Cluster& cluster);
+
 /// Errors: infeasible, with the smallest sets of changes that make it fit. An estimate that is above the memory by less
 /// than the model's error is not refused: cost_reasons() says so. Jobs on CPUs and with a payload always pass.
 /// internal, if an axis of the layout is still open (settle_layout()).

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "launcher/surroundings.hpp"
+
 namespace mds::launcher {
 
 const std::vector<RankVariable>& rank_variables() {
@@ -65,7 +67,7 @@ std::map<std::string, std::string> inherited_environment() {
     const size_t equals = text.find('=');
     if (equals == std::string_view::npos || equals == 0) continue;
     const std::string_view name = text.substr(0, equals);
-    if (!is_contract_variable(name)) out.emplace(name, text.substr(equals + 1));
+    if (!is_contract_variable(name) && !is_of_mpirun(name)) out.emplace(name, text.substr(equals + 1));
   }
   return out;
 }

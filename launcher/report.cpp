@@ -54,6 +54,7 @@ std::string outcome_sentence(const RunReport& report) {
   const std::string time = human_seconds(report.seconds);
   const std::string outcome = outcome_name(s);
   if (outcome == "finished") return "finished in " + time;
+  if (outcome == "preempted" && s.preempt_signal == 0) return "stopped after " + time + ": " + s.verdict;
   if (outcome == "preempted") return "stopped with a checkpoint on " + signal_name(s.preempt_signal) + " after " + time;
   if (outcome == "stopped") return "stopped on " + signal_name(s.exit_code - 128) + " after " + time;
   return "failed after " + time + (s.verdict.empty() ? "" : ": " + s.verdict);

@@ -17,10 +17,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/mpi_world.hpp"
 #include "launcher/backend_address.hpp"
 #include "launcher/head.hpp"
 #include "launcher/head_subreaper.hpp"
 #include "launcher/plan.hpp"
+#include "launcher/plan_cost.hpp"
 #include "launcher/plan_cost_auto.hpp"
 #include "launcher/plan_cluster.hpp"
 #include "launcher/plan_environment.hpp"
@@ -38,6 +40,8 @@ namespace {
 
 constexpr std::chrono::seconds kSilenceMin{15};  // without heartbeats: a machine that swaps is slow, not dead
 constexpr int kSilenceHeartbeats = 15;
+
+constexpr std::chrono::hours kForever{24 * 365};
 
 constexpr const char* kLocalAddress = "127.0.0.1";
 constexpr std::chrono::seconds kRemoteAgentsDeadline{90};  // a remote login alone may take many seconds
@@ -170,20 +174,26 @@ SupervisorConfig supervisor_config(const Job& job, const RunOptions& options, co
   supervisor.runs_trainer = job.payload.empty();
   supervisor.kill_rank = options.kill_rank;
   supervisor.preempt_drain = options.preempt_drain;
+  if (options.debug) {
+    supervisor.hang_timeout = kForever;
+    supervisor.restart.max_restarts = 0;
+  }
   if (gathers(job)) supervisor.agents_deadline = kRemoteAgentsDeadline;
   return supervisor;
 }
 
 /// Reads `run` when an attempt begins: it must outlive the head.
-std::function<agent::NodeStart(int, uint32_t, int)> node_starts(const Job& job, const Prepared& run) {
+std::function<agent::NodeStart(int, uint32_t, int)> node_starts(const Job& job, const RunOptions& options,
+                                                                    const Prepared& run) {
   const auto heartbeat_ms = static_cast<uint32_t>(job.health.heartbeat.count());
-  return [&run, heartbeat_ms, is_payload = !job.payload.empty(), names = job.node_names, seed = std::random_device{}()](
-             int node, uint32_t attempt, int free_port) {
+  return [&run, heartbeat_ms, is_payload = !job.payload.empty(), names = job.node_names, debug = options.debug,
+          seed = std::random_device{}()](int node, uint32_t attempt, int free_port) {
     const int first = run.plan.placement.ranks.front().node;
     const MasterPlace master = master_place(run.cluster, first, names, free_port, seed + attempt);
     agent::NodeStart start = node_start(run.plan, node, attempt, master.address, master.port);
     start.forward_output = is_payload;  // mdstrain's output goes to its log files only
     start.heartbeat_ms = heartbeat_ms;
+    if (debug) debug_ranks(*debug, start.ranks);
     return start;
   };
 }
@@ -195,16 +205,22 @@ HeadOptions head_options(const Job& job, const RunOptions& options, const Prepar
   head.backend_options = {run.agent_program, run.folder.path(), job.node_names,
                           job.components,    job.ssh_config,    job.mpirun};
   head.address = run.address;
+  head.web = {static_cast<uint16_t>(job.metrics.web_port), static_cast<uint16_t>(job.metrics.prometheus_port),
+              job.name};
+  head.steps = job.payload.empty() ? job.trainer.training.steps : 0;
+  head.utilization_per_token = [&job, &run] { return utilization_per_token(job, run.cluster); };
   head.earlier = run.earlier;
   head.preempt_on_term = options.preempt_on_term;
   head.silence_limit = std::max<std::chrono::milliseconds>(kSilenceMin, kSilenceHeartbeats * job.health.heartbeat);
+  if (options.debug) head.silence_limit = kForever;
   head.gather = gathers(job);
-  head.node_start = node_starts(job, run);
+  head.node_start = node_starts(job, options, run);
   return head;
 }
 
-/// Brings the agents up and makes the plan of what they have found. On an error `exit_code` says with which to end.
-Result<std::unique_ptr<Head>> gather(Job& job, const RunOptions& options, Prepared& run, int& exit_code) {
+/// Brings the agents up and makes the plan of what they have found. On an error `exit_code` says with which to end, and
+/// `missing` which node did not come (-1: none in particular).
+Result<std::unique_ptr<Head>> gather(Job& job, const RunOptions& options, Prepared& run, int& exit_code, int& missing) {
   exit_code = kExitNoAgents;
   auto head = Head::open(head_options(job, options, run), {});
   if (!head) {
@@ -214,6 +230,7 @@ Result<std::unique_ptr<Head>> gather(Job& job, const RunOptions& options, Prepar
   auto machines = (*head)->gather();
   if (!machines) {
     if ((*head)->exit_signal() != 0) exit_code = 128 + (*head)->exit_signal();
+    missing = (*head)->missing_node();
     return machines.error();
   }
   run.cluster.nodes = *std::move(machines);
@@ -305,36 +322,47 @@ RunReport begin_report(const Job& job, const RunOptions& options, const Prepared
   return report;
 }
 
+/// The address opens the page to whoever reads it, so it goes to a terminal, not into a log that others may read.
+void tell_web(const HeadWeb& web, const RunFolder& folder, View& view, bool terminal) {
+  for (const std::string& problem : web.problems()) view.warning(problem);
+  if (web.page_address().empty()) return;
+  view.news("web page " + (terminal ? web.page_address() : "at the address in " + folder.file("web.url")));
+}
+
+std::string host_of(const Job& job, int node) {
+  return node >= 0 && node < static_cast<int>(job.node_names.size()) ? job.node_names[static_cast<size_t>(node)] : "";
+}
+
 }  // namespace
 
-int run_job(const Job& asked, const RunOptions& options) {
+RunEnd run_job(const Job& asked, const RunOptions& options) {
   Job job = asked;  // "auto" is settled on the way
   // Phase 1: prepare, and with the local back end decide. Nothing is written or started before it is known that the job
   // can be placed.
   Result<Prepared> run = prepare(job, options);
-  if (!run) return fail(run.error(), exit_code_of(run.error()));
+  if (!run) return {fail(run.error(), exit_code_of(run.error()))};
   if (run->earlier && has_finished(*run->earlier)) {
     std::fprintf(stderr, "mdslaunch: %s has finished already\n", run->folder.path().c_str());
-    return kExitFinished;
+    return {kExitFinished};
   }
 
   // Phase 2: the run folder. Who stops reading what is shown, or a limit on file sizes, is no reason to stop: writing
   // fails and the run goes on.
   for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
-  if (Status s = run->earlier ? Status{} : run->folder.make(); !s) return fail(s.error(), kExitBadInput);
+  if (Status s = run->earlier ? Status{} : run->folder.make(); !s) return {fail(s.error(), kExitBadInput)};
 
   // Phase 3, on several machines: agents come up, bring their machines, and the plan is made of those.
   Subreaper subreaper;
   std::unique_ptr<Head> head;
-  const auto leave = [&](const Error& error, int exit_code) {
+  const auto leave = [&](const Error& error, int exit_code, const std::string& lost_host = "") {
     head.reset();
     subreaper.end_all();
-    return fail(error, exit_code);
+    return RunEnd{fail(error, exit_code), run->folder.path(), lost_host};
   };
   if (gathers(job)) {
-    int exit_code = 0;
-    Result<std::unique_ptr<Head>> gathered = gather(job, options, *run, exit_code);
-    if (!gathered) return leave(gathered.error(), exit_code);
+    int exit_code = 0, missing = -1;
+    Result<std::unique_ptr<Head>> gathered = gather(job, options, *run, exit_code, missing);
+    if (!gathered) return leave(gathered.error(), exit_code, options.goes_on_without ? host_of(job, missing) : "");
     head = *std::move(gathered);
   }
 
@@ -344,13 +372,13 @@ int run_job(const Job& asked, const RunOptions& options) {
   View view(view_options(job, options));
   const std::string layout = report.runs_trainer ? layout_text(run->plan.grid) : "";
   view.begin({report.name, report.folder, report.ranks, report.nodes, layout, report.steps, job.restart.max_restarts,
-              report.shown_folder});
+              report.shown_folder, utilization_per_token(job, run->cluster)});
   RunRecord record(job, run->folder, view, report);
 
   // Phase 5: ranks, attempts, until the supervisor says that the run has ended.
   if (head) {
     const Status settled =
-        head->settle(supervisor_config(job, options, *run), node_starts(job, *run), record.observer());
+        head->settle(supervisor_config(job, options, *run), node_starts(job, options, *run), record.observer());
     if (!settled) return leave(settled.error(), kExitNoAgents);
   } else {
     Result<std::unique_ptr<Head>> opened = Head::open(head_options(job, options, *run), record.observer());
@@ -359,14 +387,17 @@ int run_job(const Job& asked, const RunOptions& options) {
     }
     head = *std::move(opened);
   }
+  tell_web(head->web(), run->folder, view, isatty(STDOUT_FILENO) != 0);
   const int exit_code = head->run();
   const double seconds = std::chrono::duration<double>(head->now()).count();
+  const std::string lost_host = host_of(job, head->state().lost_node);
 
   // Phase 6: nothing of the run is left, whatever its ranks did; then the report.
   head.reset();
   subreaper.end_all();
+  agent::remove_mpi_folders(run->inputs.run_id);
   record.finish(seconds);
-  return exit_code;
+  return {exit_code, run->folder.path(), job.restart.lost_node == LostNode::go_on ? lost_host : ""};
 }
 
 }  // namespace mds::launcher

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "launcher/debugger.hpp"
 #include "launcher/job.hpp"
 #include "launcher/supervisor.hpp"
 
@@ -18,17 +19,26 @@ struct RunOptions {
   std::optional<KillRank> kill_rank;   ///< {rank, step}, see launcher/supervisor.hpp
   std::string run_id;                  ///< last part of the run folder's name; empty: random
   std::string resume;                  ///< absolute path of the run folder to go on in; empty: a new run
+  bool goes_on_without = false;        ///< nodes were lost before: one more that does not come is no surprise
+  std::optional<DebugRank> debug{};    ///< this rank waits for a debugger; no time-outs, no restarts
   bool preempt_on_term = false;        ///< SIGTERM asks for a checkpoint and exit code 75, as SIGUSR1 always does
   std::chrono::milliseconds preempt_drain{60'000};  ///< time for that checkpoint
   std::string agent_program;           ///< empty: "mdsagent" beside this executable
   std::string trainer_program;         ///< empty: "mdstrain" beside this executable
 };
 
+/// How it ended.
+struct RunEnd {
+  int exit_code = 0;
+  std::string folder{};     ///< of the run
+  std::string lost_host{};  ///< the machine, as the job names it, without which the run could go on; empty: none
+};
+
 /// Runs `job` to its end and returns the exit code (kExit* below, or 128 + signal). Prints to standard output (the
 /// view) and standard error (problems). Blocks; call once, from the main thread: it takes over SIGINT, SIGTERM, SIGHUP,
 /// SIGUSR1 and SIGPIPE, becomes the child subreaper, and returns only when no process of the run on this machine is
 /// left.
-int run_job(const Job& job, const RunOptions& options);
+RunEnd run_job(const Job& job, const RunOptions& options);
 
 inline constexpr int kExitFinished = 0;
 inline constexpr int kExitFailed = 1;         ///< first cause printed and in report.json

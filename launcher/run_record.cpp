@@ -47,7 +47,7 @@ HeadObserver RunRecord::observer() {
   return {[this](const Event& e, const Effects& f, const SupervisorState& s, TimePoint now) { on_event(e, f, s, now); },
           [this](uint32_t attempt, const json& body, TimePoint now) { on_progress(attempt, body, now); },
           [this](const Output& output) { view_.output(output.rank, output.lines, output.dropped); },
-          [this](const std::string& text) { on_note(text); }};
+          [this](const std::string& text) { on_note(text); }, [this] { view_.resized(); }};
 }
 
 void RunRecord::on_event(const Event& event, const Effects& effects, const SupervisorState& state, TimePoint now) {

@@ -26,54 +26,54 @@ const Supervisor::Handler Supervisor::kTable[kStates][kEventKinds] = {
   // begin                   agent_joined            agent_lost              agent_silent
   // agent_gone              rank_started            start_failed            rank_exited
   // ranks_stopped           progress                checkpoint              tick
-  // user_stop               preempt
+  // user_stop               preempt                 hold
   { // idle
     H(begin),               H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(unexpected),
-    H(user_stop_early),     H(preempt_early),
+    H(user_stop_early),     H(preempt_early),       H(expected_late),
   },
   { // waiting_for_agents
     H(unexpected),          H(join),                H(agent_failed),        H(silent_failed),
     H(agent_gone_waiting),  H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(agents_overdue),
-    H(user_stop_early),     H(preempt_early),
+    H(user_stop_early),     H(preempt_early),       H(expected_late),
   },
   { // starting
     H(unexpected),          H(unexpected),          H(agent_failed),        H(silent_failed),
     H(agent_gone_active),   H(rank_started),        H(start_failed),        H(rank_exited),
     H(stopped_early),       H(record_progress),     H(record_checkpoint),   H(start_overdue),
-    H(user_stop_active),    H(preempt_active),
+    H(user_stop_active),    H(preempt_active),      H(expected_late),
   },
   { // running
     H(unexpected),          H(unexpected),          H(agent_failed),        H(silent_failed),
     H(agent_gone_active),   H(unexpected),          H(start_failed),        H(rank_exited),
     H(stopped_early),       H(record_progress),     H(record_checkpoint),   H(check_hang),
-    H(user_stop_active),    H(preempt_active),
+    H(user_stop_active),    H(preempt_active),      H(hold),
   },
   { // stopping
     H(unexpected),          H(join_late),           H(lose_agent),          H(silent_late),
     H(agent_gone_stopping), H(late_start),          H(late_failure),        H(late_exit),
     H(ranks_stopped),       H(record_progress),     H(record_checkpoint),   H(stop_overdue),
-    H(user_stop_again),     H(preempt_stopping),
+    H(user_stop_again),     H(preempt_stopping),    H(expected_late),
   },
   { // backing_off
     H(unexpected),          H(join_late),           H(lose_agent),          H(silent_late),
     H(agent_gone),          H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(back_off_over),
-    H(user_stop_early),     H(preempt_early),
+    H(user_stop_early),     H(preempt_early),       H(expected_late),
   },
   { // finishing
     H(unexpected),          H(join_leaving),        H(lose_agent),          H(silent_late),
     H(agent_gone_finishing),H(unexpected),          H(expected_late),       H(expected_late),
     H(expected_late),       H(record_progress),     H(record_checkpoint),   H(leave_overdue),
-    H(user_stop_finishing), H(expected_late),
+    H(user_stop_finishing), H(expected_late),       H(expected_late),
   },
   { // ended
     H(unexpected),          H(unexpected),          H(expected_late),       H(expected_late),
     H(expected_late),       H(unexpected),          H(unexpected),          H(unexpected),
     H(unexpected),          H(unexpected),          H(unexpected),          H(expected_late),
-    H(expected_late),       H(expected_late),
+    H(expected_late),       H(expected_late),       H(expected_late),
   },
 };
 #undef H
@@ -137,6 +137,7 @@ bool Supervisor::refers_to_nothing(const Event& event) const {
     case EventKind::rank_exited:
     case EventKind::progress:
     case EventKind::checkpoint:
+    case EventKind::hold:
       return event.rank < 0 || event.rank >= world_size();
     case EventKind::user_stop:
     case EventKind::preempt:
@@ -315,7 +316,8 @@ void Supervisor::stopped_early(const Event& event) {
 // --- progress -------------------------------------------------------------------------------------------------------
 
 void Supervisor::record_progress(const Event& event) {
-  if (s_.progress_reports > 0) s_.longest_interval = std::max(s_.longest_interval, now_ - s_.active_since);
+  const bool held = now_ < s_.held_until;  // an interval that a person made long is none of the job's
+  if (s_.progress_reports > 0 && !held) s_.longest_interval = std::max(s_.longest_interval, now_ - s_.active_since);
   ++s_.progress_reports;
   s_.active_since = now_;
   s_.step = std::max(s_.step, event.step);
@@ -356,14 +358,16 @@ milliseconds Supervisor::hang_limit() const {
 void Supervisor::arm_hang_check() {
   const milliseconds limit = hang_limit();
   if (limit.count() == 0) return arm(std::nullopt);
-  const TimePoint due = s_.active_since + limit;
+  const TimePoint due = std::max(s_.active_since, s_.held_until) + limit;
   if (!s_.deadline || due < *s_.deadline || *s_.deadline <= now_) arm(due);
 }
+
+void Supervisor::hold(const Event&) { s_.held_until = now_ + kHoldTime; }
 
 void Supervisor::check_hang(const Event& event) {
   const milliseconds limit = hang_limit();
   if (limit.count() == 0) return unexpected(event);
-  if (now_ < s_.active_since + limit) return arm_hang_check();
+  if (now_ < std::max(s_.active_since, s_.held_until) + limit) return arm_hang_check();
   Cause cause{.kind = CauseKind::hang, .attempt = s_.attempt, .step = s_.step, .at = now_};
   cause.text = std::to_string(limit.count() / 1000) + "." + std::to_string(limit.count() % 1000 / 100);
   fail(std::move(cause));
@@ -484,6 +488,12 @@ std::optional<int> Supervisor::reason_to_give_up() {
   if (config_.runs_trainer && (cause.exit_code == kExitBadInput || cause.exit_code == kExitInfeasible)) {
     s_.verdict = "it would fail again: the job's input is wrong or does not fit";
     return *cause.exit_code;
+  }
+  const bool is_lost = cause.kind == CauseKind::agent_lost || cause.kind == CauseKind::agents_missing;
+  if (is_lost && !s_.attempt_started && config_.restart.lost_node != LostNode::wait) {
+    s_.lost_node = cause.node;
+    s_.verdict = "node " + std::to_string(cause.node) + " does not come back (restart.lost_node)";
+    return s_.checkpoint.empty() ? kExitFailed : kExitRequeue;
   }
   if (s_.restarts >= config_.restart.max_restarts) {
     s_.verdict = "restart.max_restarts = " + std::to_string(config_.restart.max_restarts) + " is used up";

@@ -81,8 +81,10 @@ enum class EventKind {
   tick,           ///< the timer fired
   user_stop,      ///< signal
   preempt,        ///< signal: the time is up or the nodes are wanted back; the run is to go on later
+  hold,           ///< rank: a debugger has stopped it; for kHoldTime more, silence is no hang
 };
-inline constexpr int kEventKinds = 14;
+inline constexpr int kEventKinds = 15;
+inline constexpr std::chrono::seconds kHoldTime{60};
 
 struct Event {
   EventKind kind{};
@@ -182,6 +184,7 @@ struct SupervisorState {
   int attempts_without_progress = 0;     ///< in a row
   std::optional<Cause> cause{};            ///< of the attempt that fails now or failed last
   std::string verdict{};                   ///< why there is no further attempt
+  int lost_node = -1;                    ///< that does not come back, which is that reason
   int user_signal = 0;                   ///< first signal of the user
   int user_signals = 0;
   int preempt_signal = 0;                ///< first signal of a preemption
@@ -191,6 +194,7 @@ struct SupervisorState {
   uint64_t unexpected_events = 0;
   std::optional<TimePoint> deadline{};
   TimePoint active_since{0};             ///< the last report of progress, or when the ranks were all started
+  TimePoint held_until{0};               ///< silence counts from then on
   TimePoint longest_interval{0};         ///< between two reports of progress in this attempt
   int progress_reports = 0;              ///< in this attempt
   bool operator==(const SupervisorState&) const = default;
@@ -239,6 +243,7 @@ class Supervisor {
   void record_progress(const Event& event);
   void record_checkpoint(const Event& event);
   void check_hang(const Event& event);
+  void hold(const Event& event);
   void late_start(const Event& event);
   void late_failure(const Event& event);
   void late_exit(const Event& event);

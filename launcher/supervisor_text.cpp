@@ -36,6 +36,7 @@ const char* to_string(EventKind v) {
     case EventKind::tick: return "tick";
     case EventKind::user_stop: return "user_stop";
     case EventKind::preempt: return "preempt";
+    case EventKind::hold: return "hold";
   }
   return "?";
 }

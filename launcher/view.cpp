@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 
 #include <nlohmann/json.hpp>
 
@@ -40,6 +41,7 @@ View::View(ViewOptions options) : options_(std::move(options)) {}
 void View::begin(const RunTitle& title) {
   progress_.steps = title.steps;
   progress_.max_restarts = title.max_restarts;
+  utilization_per_token_ = title.utilization_per_token;
   if (options_.json) {
     return json_line(compact({{"type", "begin"}, {"name", title.name}, {"folder", title.folder},
                               {"ranks", title.ranks}, {"nodes", title.nodes}, {"steps", title.steps}}));
@@ -128,11 +130,24 @@ void View::metrics(const StepMetrics& m, int64_t steps, TimePoint now) {
     }
     return;
   }
+  plain_progress(m, now);
+}
+
+/// In a pipe: a line for each tenth of the steps, or every few seconds. A step's validation comes after the step, which
+/// is not told twice.
+void View::plain_progress(const StepMetrics& m, TimePoint now) {
+  if (m.validation_loss && !m.loss && m.step == last_plain_step_) {
+    char text[64];
+    std::snprintf(text, sizeof text, "validation %.4f after step %lld", *m.validation_loss,
+                  static_cast<long long>(m.step));
+    return line(text);
+  }
   const int64_t tenth = progress_.steps > 0 ? m.step * 10 / progress_.steps : 0;
   const bool due = !last_draw_ || now - *last_draw_ >= kPlain || tenth != last_tenth_;
   if (!due && !m.validation_loss) return;
   last_draw_ = now;
   last_tenth_ = tenth;
+  last_plain_step_ = m.step;
   line(progress_line(progress_, 0));
 }
 
@@ -142,6 +157,7 @@ void View::estimate(const StepMetrics& m, TimePoint now) {
     tokens_per_second_ = tokens_per_second_ == 0 ? *speed
                                                  : (1 - kSmoothing) * tokens_per_second_ + kSmoothing * *speed;
     progress_.tokens_per_second = tokens_per_second_;
+    if (utilization_per_token_ > 0) progress_.flops_utilization = tokens_per_second_ * utilization_per_token_;
   }
   if (last_step_at_ && m.step > progress_.step) {
     const double wall = in_seconds(now - *last_step_at_) / static_cast<double>(m.step - progress_.step);
@@ -173,10 +189,7 @@ void View::output(int rank, const std::vector<std::string>& lines, uint64_t drop
   std::string text;
   for (const std::string& one : lines) text += prefix + harmless(one) + "\n";
   if (dropped > 0) text += prefix + "(" + std::to_string(dropped) + " lines are in its log file only)\n";
-  const bool redraw = drawn_;
-  erase();
-  options_.out(text);
-  if (redraw) draw();
+  put_above(text);
 }
 
 void View::end(const RunSummary& summary) {
@@ -212,11 +225,15 @@ std::string View::tinted(Tint tint, const std::string& text) const {
   return std::string("\033[") + code + "m" + text + "\033[0m";
 }
 
-void View::line(const std::string& text) {
-  const bool redraw = drawn_;
-  erase();
-  options_.out(text + "\n");
-  if (redraw) draw();
+void View::line(const std::string& text) { put_above(text + "\n"); }
+
+/// Lines above the progress line, which moves down. All goes out in one write, each line over what was there, so that
+/// nothing is blank in between.
+void View::put_above(const std::string& text) {
+  if (!drawn_) return options_.out(text);
+  std::string all = back_to_begin();
+  for (const char c : text) all += c == '\n' ? std::string("\033[K\n") : std::string(1, c);
+  options_.out(all + drawn());
 }
 
 void View::error_line(const std::string& text) {
@@ -228,21 +245,36 @@ void View::error_line(const std::string& text) {
 
 void View::json_line(const std::string& text) { options_.out(text + "\n"); }
 
-/// One column stays free: a character in the last one makes some terminals wrap.
 void View::draw() {
-  erase();
-  const std::string text = progress_line(progress_, std::max(1, options_.width() - 1));
-  options_.out(text);
-  drawn_ = true;
-  drawn_columns_ = static_cast<int>(text.size());
+  const std::string back = back_to_begin();
+  options_.out(back + drawn());
 }
 
-/// A terminal that became narrower since has wrapped the line: then all its rows are cleared.
+void View::resized() {
+  if (drawn_) draw();
+}
+
 void View::erase() {
   if (!drawn_) return;
-  const int rows = (drawn_columns_ - 1) / std::max(1, options_.width()) + 1;
-  options_.out((rows > 1 ? "\033[" + std::to_string(rows - 1) + "A" : "") + (rows > 1 ? "\r\033[J" : "\r\033[K"));
+  options_.out(back_to_begin() + "\033[K");
   drawn_ = false;
+}
+
+/// The progress line over what stands there. It never wraps, though the terminal may be narrower by now than it has
+/// said; three columns stay free, for the last one and for the "^C" that a terminal shows behind the line.
+std::string View::drawn() {
+  const std::string text = progress_line(progress_, std::max(1, options_.width() - 3));
+  drawn_ = true;
+  drawn_columns_ = static_cast<int>(text.size());
+  return "\033[?7l" + text + "\033[K\033[?7h";
+}
+
+/// From behind the progress line to its begin. A terminal that became narrower since has wrapped it: then its rows are
+/// cleared.
+std::string View::back_to_begin() {
+  if (!drawn_) return "";
+  const int rows = (drawn_columns_ - 1) / std::max(1, options_.width()) + 1;
+  return rows > 1 ? "\033[" + std::to_string(rows - 1) + "A\r\033[J" : "\r";
 }
 
 }  // namespace mds::launcher

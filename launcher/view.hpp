@@ -21,6 +21,7 @@ struct Progress {
   std::optional<double> loss{};
   std::optional<double> validation_loss{};
   std::optional<double> tokens_per_second{};
+  std::optional<double> flops_utilization{};    ///< MFU, 0 to 1
   std::optional<double> seconds_left{};
   int restarts = 0;
   int max_restarts = 0;
@@ -57,6 +58,7 @@ struct RunTitle {
   int64_t steps = 0;                            ///< 0: unknown
   int max_restarts = 0;
   std::string shown_folder{};                   ///< the folder as people read it; empty: as it is
+  double utilization_per_token = 0;             ///< MFU at a token a second; 0: the devices' peak is not known
 };
 
 /// A command under "what to try next".
@@ -89,15 +91,21 @@ class View {
   void warning(const std::string& text);
   void output(int rank, const std::vector<std::string>& lines, uint64_t dropped);
   void end(const RunSummary& summary);
+  /// The terminal has another size now.
+  void resized();
 
  private:
   enum class Tint { none, bold, dim, red, green, yellow };
   std::string tinted(Tint tint, const std::string& text) const;
+  void plain_progress(const StepMetrics& metrics, TimePoint now);
   void line(const std::string& text);
+  void put_above(const std::string& text);
   void error_line(const std::string& text);
   void json_line(const std::string& text);
   void draw();
   void erase();
+  std::string back_to_begin();
+  std::string drawn();
   void cause(const Cause& cause);
   void next_attempt(const SupervisorState& state, TimePoint now);
   void estimate(const StepMetrics& metrics, TimePoint now);
@@ -108,6 +116,8 @@ class View {
   int drawn_columns_ = 0;
   std::optional<TimePoint> last_draw_;
   int64_t last_tenth_ = -1;                     ///< tenth of the steps that was printed last in a pipe
+  int64_t last_plain_step_ = -1;
+  double utilization_per_token_ = 0;
   std::optional<TimePoint> last_step_at_;
   double seconds_per_step_ = 0;                 ///< wall time, smoothed
   double tokens_per_second_ = 0;                ///< smoothed

@@ -69,6 +69,7 @@ std::string progress_line(const Progress& p, int width) {
   if (p.loss) parts.push_back({format("loss %.4f", *p.loss), 1});
   if (p.validation_loss) parts.push_back({format("validation %.4f", *p.validation_loss), 4});
   if (p.tokens_per_second) parts.push_back({human_count(*p.tokens_per_second) + " tokens/s", 3});
+  if (p.flops_utilization) parts.push_back({format("MFU %.1f %%", *p.flops_utilization * 100), 4});
   if (p.seconds_left && *p.seconds_left > 0) parts.push_back({human_seconds(*p.seconds_left) + " left", 2});
   if (p.restarts > 0) parts.push_back({format("restart %d/%d", p.restarts, p.max_restarts), 2});
 

@@ -84,6 +84,10 @@ std::string options_text(const BatchScript& script) {
     options.line("--signal=B:USR1@" + std::to_string(script.signal_before_end_s));
   }
   options.line(script.requeue ? "--requeue" : "--no-requeue");
+  if (script.no_kill) {
+    options.comment("A lost node does not end the job: mdslaunch goes on without it, as restart.lost_node says.");
+    options.line("--no-kill");
+  }
   for (const std::string& option : script.extra) options.line(option);
   return options.text();
 }

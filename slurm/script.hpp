@@ -19,6 +19,7 @@ struct BatchScript {
   int gpus_per_node = 0;
   bool exclusive = true;
   bool requeue = true;
+  bool no_kill = false;  ///< the job goes on when a node is lost
   int64_t signal_before_end_s = 0;
   std::string array{};                          ///< "1-8%2"
   std::string output_dir;                       ///< absolute; it must exist when the job starts

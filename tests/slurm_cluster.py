@@ -81,6 +81,7 @@ class Cluster:
         self.environment = {**{k: v for k, v in os.environ.items() if not k.startswith("SLURM_")},
                             "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
                             "SLURM_CONF": str(self.folder / "slurm.conf")}
+        self.daemon_environment = dict(self.environment)  # jobs get what a test adds to the other
         try:
             self._start()
         except BaseException:
@@ -131,7 +132,7 @@ class Cluster:
 
     def _daemon(self, key, *command):
         with open(self.folder / f"{key}.out", "w") as output:
-            self.daemons[key] = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
+            self.daemons[key] = subprocess.Popen(command, env=self.daemon_environment, stdin=subprocess.DEVNULL, stdout=output,
                                                  stderr=output, start_new_session=True)
 
     def _all_idle(self):
@@ -167,6 +168,34 @@ class Cluster:
         """Until the job is in one of these states; COMPLETED, FAILED, ... if none is given."""
         wanted = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
         return harness.wait_for(lambda: (s := self.state(job)) in wanted and s, seconds, f"job {job} {wanted}")
+
+    def start_again(self, job, seconds=240):
+        """Slurm holds a requeued job back for two minutes; an administrator's release starts it sooner, but not in the
+        second in which it was revoked, else slurmd takes it for the old one. Returns when its second time has begun, or
+        is over already."""
+        self._await(job, seconds, lambda: self.restarts(job) and self.state(job) == "PENDING")
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+        self._await(job, seconds, lambda: self.state(job) not in ("PENDING", "REQUEUED", "CONFIGURING"))
+
+    def _await(self, job, seconds, condition):
+        begin = time.monotonic()
+        while not condition():
+            harness.check(time.monotonic() - begin < seconds, f"job {job} did not start again in {seconds} s: "
+                          + self.run("scontrol", "--oneliner", "show", "job", job).stdout)
+            time.sleep(0.1)
+
+    def restarts(self, job):
+        text = self.run("scontrol", "--oneliner", "show", "job", job).stdout
+        return int(text.split(" Restarts=")[1].split()[0])
+
+    def start_node(self, name):
+        """After kill_node()."""
+        self._daemon(name, "slurmd", "-D", "-N", name)
+        self.wait_usable(name)
+
+    def wait_usable(self, name):
+        harness.wait_for(lambda: self.run("sinfo", "-h", "-n", name, "-o", "%T").stdout.strip()
+                         in ("idle", "mixed", "allocated"), 60, f"node {name}")
 
     def kill_node(self, name):
         """Its slurmd and everything that runs there go, as when a machine loses its power."""

@@ -32,7 +32,8 @@ constexpr char kUsage[] =
     "  --help          this text\n"
     "  --version       the version\n"
     "\n"
-    "Environment: RANK, WORLD_SIZE, LOCAL_RANK, OMP_NUM_THREADS, MDS_HOST_ADDRESS (peers connect to it).\n"
+    "Environment: RANK, WORLD_SIZE, LOCAL_RANK, OMP_NUM_THREADS, MDS_HOST_ADDRESS (peers connect to it),\n"
+    "MDS_CONNECT_TIMEOUT (seconds to wait for all peers; 60).\n"
     "Exit codes: 0 finished or stopped on request, 1 failed, 2 bad input, 3 does not fit.\n";
 
 struct CommandLine {
@@ -75,6 +76,7 @@ struct Environment {
   int world_size = 1;
   int local_rank = 0;
   std::string host_address = "127.0.0.1";
+  int connect_timeout_s = 60;  ///< for all peers to be there; under a debugger it takes longer
 };
 
 /// A count in an environment variable, or `otherwise` where it is not set.
@@ -90,13 +92,15 @@ Result<int> read_count(const char* name, int otherwise) {
 Result<Environment> read_environment() {
   Environment environment;
   auto rank = read_count("RANK", 0), world_size = read_count("WORLD_SIZE", 1), local_rank = read_count("LOCAL_RANK", 0);
-  for (const auto* value : {&rank, &world_size, &local_rank}) {
+  auto timeout = read_count("MDS_CONNECT_TIMEOUT", environment.connect_timeout_s);
+  for (const auto* value : {&rank, &world_size, &local_rank, &timeout}) {
     if (!*value) return value->error();
   }
   if (const char* host = std::getenv("MDS_HOST_ADDRESS"); host && *host) environment.host_address = host;
   environment.rank = *rank;
   environment.world_size = *world_size;
   environment.local_rank = *local_rank;
+  environment.connect_timeout_s = *timeout;
   if (*rank >= *world_size) return bad_input("RANK must be below WORLD_SIZE");
   return environment;
 }
@@ -140,8 +144,8 @@ Status train(const CommandLine& line) {
   if (!device) return device.error();
 
   // Phase 3: the peers. Beyond this point every rank makes the same collective calls.
-  const GroupOptions options{{environment->host_address, std::chrono::seconds(60)}, device->cuda,
-                             config->model.tie_word_embeddings};
+  const ConnectOptions peers{environment->host_address, std::chrono::seconds(environment->connect_timeout_s)};
+  const GroupOptions options{peers, device->cuda, config->model.tie_word_embeddings};
   auto groups = make_groups(*grid, environment->rank, **control, options);
   if (!groups) return groups.error();
 

@@ -32,7 +32,7 @@ Result<std::string> choose_nodes(const std::string& text, int available) {
 
 }  // namespace
 
-std::optional<Job> load_job(const Arguments& arguments, int& exit_code) {
+std::optional<Job> load_job(const Arguments& arguments, int& exit_code, const std::set<std::string>& lost_hosts) {
   std::error_code gone;
   [[maybe_unused]] const auto here = std::filesystem::current_path(gone);
   if (gone) {
@@ -40,11 +40,12 @@ std::optional<Job> load_job(const Arguments& arguments, int& exit_code) {
     exit_code = kExitBadInput;
     return std::nullopt;
   }
-  const Result<Surroundings> surroundings = read_surroundings(environment_map());
+  Result<Surroundings> surroundings = read_surroundings(environment_map());
   if (!surroundings) {
     exit_code = report_error(surroundings.error());
     return std::nullopt;
   }
+  surroundings->lost_hosts = lost_hosts;
   std::vector<std::string> overrides = arguments.values("set");
   if (arguments.has("nodes")) {
     const int available = surroundings->allocation ? static_cast<int>(surroundings->allocation->hosts.size()) : 0;

@@ -1,6 +1,7 @@
 // What the commands that take a job file share.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "launcher/cli.hpp"
@@ -10,8 +11,11 @@
 namespace mds::launcher {
 
 /// Loads the job file named by the arguments, with --nodes, --output-dir and --set applied. On problems prints them all
-/// to standard error and leaves `exit_code` at 2 or 3; otherwise 0.
-std::optional<Job> load_job(const Arguments& arguments, int& exit_code);
+/// to standard error and leaves `exit_code` at 2 or 3; otherwise 0. The job does without `lost_hosts`.
+std::optional<Job> load_job(const Arguments& arguments, int& exit_code, const std::set<std::string>& lost_hosts = {});
+
+/// --rank R of `command`. Errors: bad_input.
+Result<int> rank_argument(const Arguments& arguments, const std::string& command);
 
 /// Where runs are looked for: --output-dir, or else "runs".
 std::string output_dir_of(const Arguments& arguments);

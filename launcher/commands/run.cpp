@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands/commands.hpp"
@@ -76,11 +77,7 @@ int dry_run(const Job& asked, bool as_json) {
 }
 
 /// In a Slurm job SIGTERM means its end (time limit, scancel, preemption), and one that was started again goes on.
-int run_in_slurm(const Job& job, RunOptions options) {
-  const Result<Surroundings> surroundings = read_surroundings(environment_map());
-  if (!surroundings) return report_error(surroundings.error());
-  if (!surroundings->allocation) return run_job(job, options);  // which says what is missing
-  const slurm::Allocation& allocation = *surroundings->allocation;
+RunEnd run_in_slurm(const Job& job, RunOptions options, const slurm::Allocation& allocation) {
   const char* continued = std::getenv("MDS_CONTINUE_JOB");
   const JobIdentity identity = job_identity(allocation, continued ? continued : "", job.output_dir, job.name);
   options.run_id = identity.run_id;
@@ -88,14 +85,40 @@ int run_in_slurm(const Job& job, RunOptions options) {
   options.preempt_on_term = true;
   constexpr std::chrono::milliseconds kForTheEnd{20'000}, kDrainMin{10'000};
   options.preempt_drain = std::max(kDrainMin, job.slurm.signal_before_end - kForTheEnd);
-  const int exit_code = run_job(job, options);
-  if (exit_code == kExitRequeue && job.slurm.requeue) requeue(allocation);
-  return exit_code;
+  return run_job(job, options);
+}
+
+/// One run, which goes on without the machines that it loses as long as the job file allows it: each time as if it were
+/// resumed by hand, with fewer hosts.
+int run_to_the_end(const Arguments& arguments, const Job& first, RunOptions options, const Surroundings& surroundings) {
+  Job job = first;
+  std::set<std::string> lost_hosts;
+  while (true) {
+    const bool in_slurm = job.backend == Backend::slurm && surroundings.allocation;
+    const RunEnd end = in_slurm ? run_in_slurm(job, options, *surroundings.allocation) : run_job(job, options);
+    if (!end.lost_host.empty() && lost_hosts.insert(end.lost_host).second) {
+      int unusable = 0;
+      if (const std::optional<Job> smaller = load_job(arguments, unusable, lost_hosts)) {
+        std::fprintf(stderr, "mdslaunch: %s is lost; going on with %d nodes\n", end.lost_host.c_str(), smaller->nodes);
+        job = *smaller;
+        options.resume = end.folder;
+        options.goes_on_without = true;
+        options.kill_rank.reset();
+        continue;
+      }
+      std::fprintf(stderr, "mdslaunch: %s is lost, and the job cannot go on without it\n", end.lost_host.c_str());
+    }
+    if (end.exit_code == kExitRequeue && in_slurm && job.slurm.requeue) requeue(*surroundings.allocation);
+    return end.exit_code;
+  }
 }
 
 }  // namespace
 
 int run_command(const Arguments& arguments) {
+  const Result<Surroundings> surroundings = read_surroundings(environment_map());
+  if (!surroundings) return report_error(surroundings.error());
+  if (surroundings->place > 0) return kExitFinished;  // `mpirun -np 4 mdslaunch ...` is one run, not four
   RunOptions options;
   Arguments words = arguments;
   if (arguments.has("resume")) {
@@ -115,7 +138,7 @@ int run_command(const Arguments& arguments) {
     options.kill_rank = *kill;
   }
   if (arguments.has("dry-run")) return dry_run(*job, options.json);
-  return job->backend == Backend::slurm ? run_in_slurm(*job, options) : run_job(*job, options);
+  return run_to_the_end(words, *job, options, *surroundings);
 }
 
 }  // namespace mds::launcher

@@ -37,7 +37,8 @@ Result<std::string> make_script(const Arguments& arguments, const Job& job) {
   std::error_code error;
   slurm::BatchScript script;
   script.job_name = job.name;
-  script.nodes = arguments.has("nodes") ? arguments.value("nodes") : std::to_string(job.nodes);
+  script.nodes =
+      arguments.has("nodes") ? arguments.value("nodes") : std::to_string(job.nodes + job.restart.spare_nodes);
   script.partition = job.slurm.partition;
   script.account = job.slurm.account;
   script.time = job.slurm.time;
@@ -45,6 +46,7 @@ Result<std::string> make_script(const Arguments& arguments, const Job& job) {
   script.gpus_per_node = job.device == topology::DeviceKind::cuda ? job.ranks_per_node : 0;
   script.exclusive = job.slurm.exclusive;
   script.requeue = job.slurm.requeue;
+  script.no_kill = job.nodes > 1 && job.restart.lost_node != LostNode::requeue;
   script.signal_before_end_s = std::chrono::ceil<std::chrono::seconds>(job.slurm.signal_before_end).count();
   script.array = job.slurm.array;
   script.output_dir = job.output_dir;

@@ -37,7 +37,7 @@ std::string read_all(int fd) {
 
 /// Starts a rank and waits for its end.
 Ended run(const RankSpec& spec, int control_fd = -1, int beat_fd = -1) {
-  auto process = start_rank_process(spec, control_fd, beat_fd);
+  auto process = start_rank_process(spec, {control_fd, beat_fd});
   INFO((process ? "" : process.error().message));
   REQUIRE(process.ok());
   pollfd polled{process->pidfd.get(), POLLIN, 0};
@@ -173,7 +173,7 @@ TEST_CASE("session, streams, signals and descriptors are the rank's own", "[rank
 TEST_CASE("a start that fails names its step", "[rank]") {
   RankSpec missing = shell_rank(0, "");
   missing.argv = {"no-such-program"};
-  const auto no_program = start_rank_process(missing, -1, -1);
+  const auto no_program = start_rank_process(missing, {});
   REQUIRE_FALSE(no_program.ok());
   CHECK(no_program.error().message == "no program 'no-such-program' in PATH (/usr/local/bin:/usr/bin:/bin)");
 

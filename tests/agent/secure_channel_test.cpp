@@ -211,7 +211,7 @@ struct Recorder {
     acceptor.async_accept(client, [this](boost::system::error_code error) {
       REQUIRE_FALSE(error);
       pump(client, upstream, to_server, &sent);
-      pump(upstream, client, to_client, nullptr);
+      pump(upstream, client, to_client, &answered);
     });
   }
 
@@ -229,12 +229,20 @@ struct Recorder {
   tcp::acceptor acceptor;
   tcp::socket client, upstream;
   std::array<char, 4096> to_server{}, to_client{};
-  std::string sent;
+  std::string sent, answered;
 };
+
+/// Bytes of the last TLS record in `bytes`.
+std::string last_record(const std::string& bytes) {
+  size_t at = 0, last = 0;
+  const auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<uint8_t>(bytes[i])); };
+  for (; at + 5 <= bytes.size(); at += 5 + (byte(at + 3) << 8 | byte(at + 4))) last = at;
+  return bytes.substr(last);
+}
 
 }  // namespace
 
-TEST_CASE("recorded bytes are of no use a second time", "[channel]") {
+TEST_CASE("recorded bytes are of no use a second time, nor made longer, shorter, changed or sent back", "[channel]") {
   Server server;
   Recorder recorder(server);
   std::shared_ptr<Channel> client;
@@ -254,7 +262,45 @@ TEST_CASE("recorded bytes are of no use a second time", "[channel]") {
     CHECK(server.channels.size() == 1);
   }
   SECTION("in the connection that they came from") {
-    asio::write(recorder.upstream, asio::buffer(recorder.sent.substr(recorder.sent.size() - 40)));
+    asio::write(recorder.upstream, asio::buffer(last_record(recorder.sent)));
+    server.run_until([&] { return server.ends.size() == 1; });
+    CHECK_FALSE(server.ends[0].ok());
+  }
+  SECTION("changed by one bit, in the connection that they came from") {
+    std::string record = last_record(recorder.sent);
+    record[record.size() / 2] = static_cast<char>(record[record.size() / 2] ^ 1);
+    asio::write(recorder.upstream, asio::buffer(record));
+    server.run_until([&] { return server.ends.size() == 1; });
+    CHECK_FALSE(server.ends[0].ok());
+  }
+  SECTION("extended by a frame in plain text") {
+    std::string frame;
+    REQUIRE(encode_frame({MessageType::hello, server.credentials.job, 1, 2, {{"node", 1}}}, 1000, frame).ok());
+    asio::write(recorder.upstream, asio::buffer(frame));
+    server.run_until([&] { return server.ends.size() == 1; });
+    CHECK_FALSE(server.ends[0].ok());
+  }
+  SECTION("extended by a record that only claims to be protected") {
+    std::string record = {23, 3, 3, 0, 40};
+    record.append(40, 'x');
+    asio::write(recorder.upstream, asio::buffer(record));
+    server.run_until([&] { return server.ends.size() == 1; });
+    CHECK_FALSE(server.ends[0].ok());
+  }
+  SECTION("the server's own bytes, sent back to it: in a connection of their own") {
+    REQUIRE(server.channels[0]->send(MessageType::goodbye, 0).ok());
+    const size_t before = recorder.answered.size();
+    server.run_until([&] { return recorder.answered.size() > before; });
+    tcp::socket reflection = server.raw_socket();
+    asio::write(reflection, asio::buffer(recorder.answered));
+    CHECK(ends_by_peer(server, reflection));
+    CHECK(server.channels.size() == 1);
+  }
+  SECTION("the server's own bytes, sent back to it: in the connection that they came from") {
+    REQUIRE(server.channels[0]->send(MessageType::goodbye, 0).ok());
+    const size_t before = recorder.answered.size();
+    server.run_until([&] { return recorder.answered.size() > before; });
+    asio::write(recorder.upstream, asio::buffer(last_record(recorder.answered)));
     server.run_until([&] { return server.ends.size() == 1; });
     CHECK_FALSE(server.ends[0].ok());
   }
@@ -278,6 +324,33 @@ TEST_CASE("a peer with the key that breaks the protocol is cut off", "[channel]"
   server.run_until([&] { return done && server.ends.size() == 1; });
   CHECK(server.ends[0].error().code == ErrorCode::corrupt);
   CHECK(server.messages.size() == 1);
+}
+
+TEST_CASE("C5: a heartbeat overtakes megabytes of logs that the peer is slow to read", "[channel]") {
+  Server server;
+  std::shared_ptr<Channel> client;
+  Channel::connect(server.io, "127.0.0.1", server.listener->port(), server.credentials, {},
+                   [&](Result<std::shared_ptr<Channel>> result) { client = *result; });
+  server.run_until([&] { return client != nullptr && server.channels.size() == 1; });
+  client->start([](Message) {}, [](Status) {});
+  const std::string line(64u << 10, 'x');
+  constexpr int kLines = 1024;  // 64 MiB
+  for (int i = 0; i < kLines; ++i) REQUIRE(client->send(MessageType::output, 1, {{"line", line}, {"i", i}}).ok());
+  // Logs are on their way: what was sent before the heartbeat has filled the sockets' buffers.
+  server.run_until([&] { return !server.messages.empty(); });
+  const size_t before = server.messages.size();
+  REQUIRE(client->send(MessageType::heartbeat, 1, nlohmann::json::object(), Priority::urgent).ok());
+  const auto is_heartbeat = [](const Message& m) { return m.type == MessageType::heartbeat; };
+  server.run_until([&] { return server.messages.size() == kLines + 1; });
+  const auto at = std::find_if(server.messages.begin(), server.messages.end(), is_heartbeat);
+  REQUIRE(at != server.messages.end());
+  const auto overtaken_by = static_cast<size_t>(at - server.messages.begin()) - before;
+  INFO("log messages that came before it although it was sent first: " << overtaken_by);
+  CHECK(overtaken_by * line.size() < 8u << 20);  // of 64 MiB: one turn, and what the kernel holds
+  server.messages.erase(at);
+  for (size_t i = 0; i < server.messages.size(); ++i) {
+    if (server.messages[i].body["i"] != i) FAIL("line " << i << " is out of order");
+  }
 }
 
 TEST_CASE("a peer that does not read is given up when the queue is full", "[channel]") {

@@ -144,12 +144,12 @@ def recovery_table(launcher, runs):
             f"| all ranks of the next attempt running | {median_and_range(running)} |"]
 
 
-def write(path, tables):
+def write(path, tables, begin=BEGIN, end=END):
     page = pathlib.Path(path)
     text = page.read_text()
-    harness.check(BEGIN in text and END in text, f"{path} has no markers {BEGIN} ... {END}")
-    head, rest = text.split(BEGIN)
-    page.write_text(head + BEGIN + "\n" + tables + END + rest.split(END)[1])
+    harness.check(begin in text and end in text, f"{path} has no markers {begin} ... {end}")
+    head, rest = text.split(begin)
+    page.write_text(head + begin + "\n" + tables + end + rest.split(end)[1])
     print(f"written into {path}")
 
 

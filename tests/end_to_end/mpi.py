@@ -1,15 +1,18 @@
 """Real start programs of MPI: the quickstart job, shortened, runs through Open MPI's and MPICH's mpirun and has the
-losses of the local back end, bit for bit; a killed agent starts again. (Which words each kind is given is
-tests/launcher/backend/remote_test.cpp's; Intel MPI's is a Hydra, too.)
+losses of the local back end, bit for bit; a killed agent starts again; and an mpirun may itself start mdslaunch. (Which
+words each kind is given is tests/launcher/backend/remote_test.cpp's; Intel MPI's is a Hydra, too.) Then programs that
+use MPI themselves, of both families, are the payload on virtual nodes and through mpirun.
 """
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
+import mpi_program  # noqa: E402
 
 STEPS = 24
 SETS = [word for value in (f"training.steps={STEPS}", "checkpoint.interval=5", "training.eval_interval=0")
@@ -37,9 +40,39 @@ def agent_killed(launcher, mpirun):
     launcher.wait_until_gone(10)
 
 
+def started_inside(launcher, mpirun, kind):
+    """mpirun starts two launchers, of which one makes the run; it starts agents through mpirun in turn."""
+    output_dir = launcher.work / f"inside-{kind.replace(' ', '')}"
+    count = ["--allow-run-as-root", "--oversubscribe", "-np", "2"] if kind == "Open MPI" else ["-n", "2"]
+    done = subprocess.run([mpirun, *count, launcher.program, harness.QUICKSTART, *SETS, *mpi_words(mpirun),
+                           "--output-dir", output_dir], cwd=launcher.work, env=launcher.environment(),
+                          text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    harness.check(done.returncode == 0, f"{kind}: exit code {done.returncode}: {done.stdout}{done.stderr}")
+    runs = [path for path in output_dir.iterdir() if not path.is_symlink()]
+    harness.check(len(runs) == 1, f"{kind}: these runs were made: {runs}")
+    launcher.wait_until_gone(10)
+
+
+def mpi_payloads(launcher, mpiruns):
+    """1 + 2 + 3 + 4 by MPI_Allreduce over two nodes, once more when a rank has died in the middle."""
+    for kind, mpirun in mpiruns.items():
+        job = mpi_program.job(launcher, kind)
+        if not job:
+            harness.check(os.environ.get("CI") != "true", f"no {mpi_program.COMPILERS[kind]} (.ci/setup test)")
+            continue
+        mpi_program.check(launcher.run(job))
+        mpi_program.check(launcher.run(job, *mpi_words(mpirun)))
+        again = launcher.run(mpi_program.job(launcher, kind, "3", restarts=1))
+        mpi_program.check(again)
+        harness.check(again.report()["restarts"] == 1, f"restarts {again.report()['restarts']}")
+        left = [path for path in pathlib.Path("/dev/shm").glob(f"*{again.folder.name}*")]
+        harness.check(not left, f"left behind: {left}")
+        print(f"{kind}: a program of its own sums over 2 nodes, with virtual nodes and through mpirun")
+
+
 def test(launcher, arguments):
     local = launcher.run(harness.QUICKSTART, *SETS).expect(0)
-    tried = 0
+    mpiruns = {}
     for kind, names in KINDS.items():
         mpirun = next((path for name in names if (path := shutil.which(name))), None)
         if not mpirun:
@@ -49,9 +82,11 @@ def test(launcher, arguments):
         run = launcher.run(harness.QUICKSTART, *SETS, *mpi_words(mpirun)).expect(0)
         harness.check(run.losses() == local.losses(), f"{kind}: the losses differ from those of the local back end")
         agent_killed(launcher, mpirun)
+        started_inside(launcher, mpirun, kind)
         print(f"{kind}: {STEPS} losses equal to those of the local back end; a killed agent started again")
-        tried += 1
-    return 0 if tried else harness.skip("no mpirun is installed (.ci/setup test)")
+        mpiruns[kind] = mpirun
+    mpi_payloads(launcher, mpiruns)
+    return 0 if mpiruns else harness.skip("no mpirun is installed (.ci/setup test)")
 
 
 if __name__ == "__main__":

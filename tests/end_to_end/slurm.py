@@ -12,6 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
+import mpi_program  # noqa: E402
 import slurm_cluster  # noqa: E402
 
 STEPS, INTERVAL = 30, 10
@@ -130,21 +131,12 @@ def signal_before_end(launcher, jobs):
     name = folder_of(folder).name
     jobs.cluster.run("scancel", "--batch", "--signal=USR1", job)
     harness.wait_for(lambda: "is queued again" in (folder / "out").read_text(), 60, "requeue")
-    # Slurm holds a requeued job back for some time; an administrator's release starts it now.
-    harness.wait_for(lambda: release(jobs.cluster, job), 90, "second start")
+    jobs.cluster.start_again(job)
     run = jobs.finished(job, folder, "COMPLETED", seconds=180).expect(0)
     harness.check(run.folder.name == name, f"the second run is called {run.folder.name}, the first {name}")
     harness.check(run.losses() == undisturbed.losses(), "the losses differ from those of an undisturbed run")
     nothing_left(launcher, jobs.cluster)
     print(f"requeued job {job} went on in {name} with the same bits")
-
-
-def release(cluster, job):
-    if cluster.state(job) == "PENDING":
-        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-        time.sleep(0.2)
-        return False
-    return cluster.state(job) in ("RUNNING", "COMPLETED")
 
 
 def script_of_ours(launcher, jobs):
@@ -187,13 +179,23 @@ def node_lost(launcher, jobs):
     print("a lost node is the first cause")
 
 
+def mpi_payloads(launcher, jobs):
+    for kind in mpi_program.COMPILERS:
+        if file := mpi_program.job(launcher, kind):
+            job, folder = jobs.submit(file)
+            mpi_program.check(jobs.finished(job, folder, "COMPLETED"))
+            print(f"{kind}: a program of its own sums over 2 nodes of Slurm")
+    nothing_left(launcher, jobs.cluster)
+
+
 def too_few_nodes(launcher, jobs):
     job, folder = jobs.submit(harness.QUICKSTART, "--nodes", "4-6")
     run = jobs.finished(job, folder, "FAILED").expect(3)
     harness.check("this Slurm job has 2" in run.output, f"what it says: {run.everything()}")
 
 
-CASES = (same_bits_as_local, bootstrap_is_secret, agent_killed, signal_before_end, script_of_ours, too_few_nodes,
+CASES = (same_bits_as_local, bootstrap_is_secret, agent_killed, signal_before_end, script_of_ours, mpi_payloads,
+         too_few_nodes,
          time_limit, node_lost)
 
 

@@ -13,6 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
+import mpi_program  # noqa: E402
 
 STEPS = 24
 SETS = [word for value in (f"training.steps={STEPS}", "checkpoint.interval=5", "training.eval_interval=0")
@@ -113,6 +114,12 @@ def hostfile(launcher, server):
     harness.check(len(run.losses()) == STEPS, f"{len(run.losses())} losses: {run.everything()}")
 
 
+def mpi_payloads(launcher, server):
+    for kind in mpi_program.COMPILERS:
+        if file := mpi_program.job(launcher, kind):
+            mpi_program.check(launcher.run(file, *ssh_words(server, "node[1-2]")))
+
+
 def test(launcher, arguments):
     missing = [name for name in ("ssh", "ssh-keygen", "sshd")
                if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
@@ -126,6 +133,7 @@ def test(launcher, arguments):
         launcher_killed(launcher, server)
         unknown_host_key(launcher, server)
         hostfile(launcher, server)
+        mpi_payloads(launcher, server)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ TEST_CASE("the keys that users were promised exist") {
       {"health", {"heartbeat", "hang_timeout", "preflight", "gpu_checks", "fabric_checks"}},
       {"restart", {"max_restarts", "backoff", "spare_nodes", "no_progress_limit"}},
       {"slurm", {"partition", "account", "time", "signal_before_end", "extra"}},
-      {"metrics", {"prometheus_port", "tensorboard", "interval"}},
+      {"metrics", {"web_port", "prometheus_port", "tensorboard", "interval"}},
   };
   for (const auto& [section, names] : promised) {
     for (const std::string& name : names) {

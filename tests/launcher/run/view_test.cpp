@@ -50,6 +50,8 @@ std::vector<std::string> rendered(const std::string& text, size_t columns) {
     } else if (text.compare(i, 3, "\033[K") == 0) {
       rows[row].resize(std::min(column, rows[row].size()));
       i += 2;
+    } else if (text.compare(i, 3, "\033[?") == 0) {
+      i += 4;  // wrapping off and on: lines are short enough here
     } else if (text.compare(i, 3, "\033[J") == 0) {
       rows.resize(row + 1);
       rows[row].resize(std::min(column, rows[row].size()));
