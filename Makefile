@@ -35,6 +35,11 @@ container-test: setup-test ## build the images for CPUs and run jobs in them und
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain mdsstack
 	@.venv/bin/python tests/container/images.py --build $(BUILD)
 
+faults: setup-test ## the whole fault matrix: 64 slurmd, nodes that go, time limits, kills (about 15 minutes)
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
+	@.venv/bin/python tests/end_to_end/slurm_faults.py --build $(BUILD) --nodes 64
+	@.venv/bin/python tests/end_to_end/leftovers.py --build $(BUILD) --rounds 1000
+
 gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that need GPUs
 	@.ci/build $(BUILD)
 	-@.venv/bin/python tests/bench/gpu.py --build $(BUILD) --steps 12

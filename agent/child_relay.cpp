@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "agent/frame.hpp"
+
 namespace mds::agent {
 
 namespace asio = boost::asio;
@@ -226,18 +228,19 @@ std::optional<Message> ChildRelay::pass_down(const Message& message) {
   const auto inner = static_cast<MessageType>(type->get<uint16_t>());
   std::map<std::shared_ptr<Impl::Child>, std::vector<int>> by_child;
   std::optional<Message> own;
-  const auto decoded = [&] { return json::from_cbor(body->get_binary(), true, /*allow_exceptions=*/false); };
+  const auto decoded = decode_body(body->get_binary());
+  if (!decoded) return std::nullopt;
   for (const json& one : *to) {
     if (!one.is_number_integer()) continue;
     const int node = one;
     if (node == impl_->own_node)
-      own = Message{inner, message.job, message.attempt, message.sequence, decoded()};
+      own = Message{inner, message.job, message.attempt, message.sequence, *decoded};
     else if (const auto at = impl_->routes.find(node); at != impl_->routes.end())
       by_child[at->second].push_back(node);
   }
   for (const auto& [child, nodes] : by_child) {
     if (nodes.size() == 1 && nodes[0] == child->node)
-      (void)child->channel->send(inner, message.attempt, decoded());
+      (void)child->channel->send(inner, message.attempt, *decoded);
     else
       (void)child->channel->send(MessageType::down, message.attempt, {{"to", nodes}, {"type", *type}, {"body", *body}});
   }

@@ -143,6 +143,13 @@ Status encode_frame(const Message& message, uint32_t body_bytes_max, std::string
   return {};
 }
 
+std::optional<nlohmann::json> decode_body(std::span<const uint8_t> body) {
+  if (!is_well_formed_body(body)) return std::nullopt;
+  auto decoded = nlohmann::json::from_cbor(body, true, /*allow_exceptions=*/false);
+  if (decoded.is_discarded()) return std::nullopt;
+  return decoded;
+}
+
 void FrameDecoder::feed(std::span<const uint8_t> bytes) {
   if (error_) return;
   // Consumed bytes go when they are the greater part: every byte is moved about once.

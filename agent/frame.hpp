@@ -36,6 +36,10 @@ Status encode_frame(const Message& message, uint32_t body_bytes_max, std::string
 /// Is it one CBOR map that encode_frame could have made? Reads nothing beyond `body`, uses constant memory.
 bool is_well_formed_body(std::span<const uint8_t> body);
 
+/// A body within a body, as inner agents pass them on: nullopt unless it is well-formed. nlohmann::json's own reader
+/// throws at absurd lengths even where it was asked not to.
+std::optional<nlohmann::json> decode_body(std::span<const uint8_t> body);
+
 /// Takes a stream of bytes apart. Expects sequence 1, 2, 3, ... of one job.
 class FrameDecoder {
  public:

@@ -51,7 +51,7 @@ enum class MessageType : uint16_t {
   serve = 40,            ///< {}: listen, others will join you
   attached = 41,         ///< {received}: answer to a hello that says `again`: how many counted messages came from you
   down = 42,             ///< {to: [node], type, body: CBOR bytes}: a message to each of these nodes
-  pulse = 43,            ///< {}: from a parent that is an agent, once a second
+  pulse = 43,            ///< {}: from the parent, head or agent, once a second
   rejoin = 44,           ///< {}: from a parent that is an agent and has found the head again: say hello once more
   // someone with the job's key, such as `mdslaunch status` on another node <-> head
   control = 48,          ///< a request of launcher/control.hpp; may be the first message on a connection

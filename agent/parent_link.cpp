@@ -41,9 +41,11 @@ struct ParentLink::Impl : std::enable_shared_from_this<ParentLink::Impl> {
       : io(i),
         head{b.head_address, b.head_port},
         credentials(b.credentials),
+        has_lease(b.head_address.rfind("127.", 0) != 0 && b.head_address != "::1"),
         events(std::move(e)),
         retry(i),
-        silence(i) {}
+        silence(i),
+        limit(i) {}
 
   void reach(const Address& to);
   void on_connected(const Address& to, Result<std::shared_ptr<Channel>> result);
@@ -60,6 +62,7 @@ struct ParentLink::Impl : std::enable_shared_from_this<ParentLink::Impl> {
   boost::asio::io_context& io;
   const Address head;
   const Credentials credentials;
+  const bool has_lease;
   Events events;
   std::function<json()> make_hello;
   json hello;
@@ -71,6 +74,7 @@ struct ParentLink::Impl : std::enable_shared_from_this<ParentLink::Impl> {
   Clock::time_point deadline;  // for being connected
   milliseconds pause{kRetryFirst};
   boost::asio::steady_timer retry, silence;
+  boost::asio::steady_timer limit;  // of being without a connection, whatever a try may wait for
   Clock::time_point heard;
   uint64_t received = 0;  // counted messages
   Replay sent;
@@ -142,6 +146,11 @@ void ParentLink::Impl::again(const std::string& why) {
   drop_channel();
   deadline = Clock::now() + kAgainLimit;
   pause = kRetryFirst;
+  limit.expires_at(deadline);
+  limit.async_wait([self = weak_from_this(), why](error_code error) {
+    const auto alive = self.lock();
+    if (!error && alive && alive->state == State::reaching) alive->lose(unavailable(why));
+  });
   reach(head);
 }
 
@@ -155,6 +164,7 @@ void ParentLink::Impl::lose(const Error& error) {
   state = State::lost;
   drop_channel();
   retry.cancel();
+  limit.cancel();
   if (const auto handler = std::exchange(events.on_lost, nullptr)) handler(error);
 }
 
@@ -217,16 +227,15 @@ void ParentLink::Impl::on_closed(const Status& status) {
   again(why);
 }
 
-/// A parent that is stopped keeps its connections open: only its silence tells. The head itself may be silent: its own
-/// host's kernel says when it is dead.
+/// A parent that is stopped or cut off keeps its connections open: only its silence tells.
 void ParentLink::Impl::watch_silence() {
-  if (at_head) return;
+  if (at_head && !has_lease) return;
   silence.expires_at(heard + kSilenceLimit);
   silence.async_wait([self = weak_from_this()](error_code error) {
     const auto alive = self.lock();
     if (error || !alive || !alive->channel) return;
     if (Clock::now() < alive->heard + kSilenceLimit) return alive->watch_silence();
-    alive->again("the parent agent " + alive->channel->peer() + " says nothing any more");
+    alive->again("the parent " + alive->channel->peer() + " says nothing any more");
   });
 }
 
@@ -239,6 +248,7 @@ ParentLink::~ParentLink() {
   impl_->state = Impl::State::lost;
   impl_->drop_channel();
   impl_->retry.cancel();
+  impl_->limit.cancel();
 }
 
 void ParentLink::start(std::function<json()> hello) {

@@ -8,8 +8,10 @@
 // Invariants
 //   P1  A counted message is delivered exactly once, whatever connections break, or on_lost is called.
 //   P2  on_lost is called once at most: at once when nobody listens at the head's address (the head is dead), or when
-//   no
-//       connection could be had within the limits below. Nothing follows it.
+//       no connection could be had within the limits below. Nothing follows it.
+//   P3  An agent that is cut off is lost kSilenceLimit + kAgainLimit after it last heard anything (its lease), which is
+//       before the head takes it for lost and starts its ranks elsewhere (launcher/run.cpp, kSilenceMin). A head on
+//       the agent's own host cannot be cut off, and may be silent: it was stopped, or its terminal was.
 //
 // Threads: the one that runs the io_context.
 #pragma once
@@ -32,7 +34,7 @@ class ParentLink {
  public:
   static constexpr std::chrono::seconds kFirstLimit{30};   ///< for the first connection: the head may be crowded
   static constexpr std::chrono::seconds kAgainLimit{5};    ///< when a connection has broken
-  static constexpr std::chrono::seconds kSilenceLimit{5};  ///< of a parent that is an agent, before it is left
+  static constexpr std::chrono::seconds kSilenceLimit{5};  ///< of a parent, before it is left
 
   struct Events {
     std::function<void()> on_first_connection;

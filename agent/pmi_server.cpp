@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "agent/frame.hpp"
+
 namespace mds::agent {
 
 using nlohmann::json;
@@ -148,9 +150,9 @@ Status PmiServer::enter_barrier(Client& client) {
 
 Status PmiServer::on_barrier(const std::vector<std::string>& values) {
   for (const std::string& value : values) {
-    const json news = json::from_cbor(value, /*strict=*/true, /*allow_exceptions=*/false);
-    if (!news.is_object()) return corrupt("PMI: a node's news cannot be read");
-    for (const auto& [key, text] : news.items()) {
+    const auto news = decode_body({reinterpret_cast<const uint8_t*>(value.data()), value.size()});
+    if (!news) return corrupt("PMI: a node's news cannot be read");
+    for (const auto& [key, text] : news->items()) {
       if (text.is_string()) seen_[key] = text.get<std::string>();
     }
   }

@@ -8,6 +8,7 @@
 #include <cxxabi.h>
 #include <dirent.h>
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
 #include <sys/types.h>
 
 #include <algorithm>
@@ -89,6 +90,17 @@ int no_debuginfo(Dwfl_Module*, void**, const char*, Dwarf_Addr, const char*, con
   return -1;
 }
 
+pid_t reading = 0;  // the process whose files are looked for: libdw's callback does not say
+
+/// The program and its libraries as that process sees them: it may be in a container.
+int find_in_its_root(Dwfl_Module* module, void** data, const char* name, Dwarf_Addr base, char** path, Elf** elf) {
+  if (name[0] == '/') {
+    const std::string file = "/proc/" + std::to_string(reading) + "/root" + name;
+    if (const int fd = open(file.c_str(), O_RDONLY | O_CLOEXEC); fd >= 0) return *path = strdup(file.c_str()), fd;
+  }
+  return dwfl_linux_proc_find_elf(module, data, name, base, path, elf);
+}
+
 std::vector<pid_t> threads_of(pid_t pid) {
   std::vector<pid_t> threads;
   DIR* folder = opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
@@ -102,9 +114,10 @@ std::vector<pid_t> threads_of(pid_t pid) {
 }
 
 json stacks_of(pid_t pid, Names& names) {
+  reading = pid;
   const std::string proc = "/proc/" + std::to_string(pid);
   json process{{"pid", pid}, {"name", first_line(proc + "/comm")}};
-  static const Dwfl_Callbacks callbacks{.find_elf = dwfl_linux_proc_find_elf,
+  static const Dwfl_Callbacks callbacks{.find_elf = find_in_its_root,
                                         .find_debuginfo = no_debuginfo,
                                         .section_address = dwfl_offline_section_address,
                                         .debuginfo_path = nullptr};

@@ -224,7 +224,11 @@ Status Session::open_entrance() {
   return {};
 }
 
-void Session::let_go() { close_fd(input_); }
+void Session::let_go() {
+  close_fd(input_);
+  // Whoever holds these holds the image's mount, and a runtime waits for its FUSE daemon to end (apptainer: a second).
+  for (int* fd : {&entrance_.user_namespace, &entrance_.mount_namespace, &entrance_.root}) close_fd(*fd);
+}
 
 void Session::clean_up() {
   auto command = cleanup();

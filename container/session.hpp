@@ -50,7 +50,8 @@ class Session {
   /// What the image and the runtime set, from the first process: the base of every rank's environment inside.
   const std::map<std::string, std::string>& environment() const { return environment_; }
 
-  /// Ends its first process' input: the container ends by itself soon. A second call does nothing.
+  /// Nobody enters any more: ends its first process' input, so that the container ends by itself soon, and closes the
+  /// entrance. A second call does nothing.
   void let_go();
   /// What clean_up() runs; empty where nothing stays behind. For those who outlive this process.
   std::vector<std::string> cleanup() const { return cleanup_command_line(container_, host_); }

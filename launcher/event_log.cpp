@@ -215,7 +215,8 @@ Result<SupervisorConfig> supervisor_config_from_json(const json& object) {
     config.restart.backoff = time("backoff_ms");
     config.restart.no_progress_limit = object.at("no_progress_limit");
     const int lost_node = object.value("lost_node", static_cast<int>(LostNode::wait));
-    if (lost_node < 0 || lost_node > static_cast<int>(LostNode::wait)) return corrupt("config: lost_node is out of range");
+    const bool known = lost_node >= 0 && lost_node <= static_cast<int>(LostNode::wait);
+    if (!known) return corrupt("config: lost_node is out of range");
     config.restart.lost_node = static_cast<LostNode>(lost_node);
     config.hang_timeout = time("hang_timeout_ms");
     config.runs_trainer = object.at("runs_trainer");

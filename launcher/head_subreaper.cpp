@@ -1,17 +1,26 @@
 #include "launcher/head_subreaper.hpp"
 
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <fstream>
+#include <string>
 
 #include "agent/process_tree.hpp"
+#include "agent/rank_process.hpp"
 
 namespace mds::launcher {
 
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kAgentPatience{1'000};
 
 bool has_children() {
   siginfo_t info{};
@@ -20,6 +29,21 @@ bool has_children() {
 
 bool contains(const std::vector<pid_t>& pids, pid_t pid) {
   return std::find(pids.begin(), pids.end(), pid) != pids.end();
+}
+
+/// An agent whose guard was killed clears its node better than we can. False: there is none.
+bool await_end_of_an_agent(const std::vector<agent::ProcessEntry>& processes, Clock::time_point until) {
+  for (const agent::ProcessEntry& process : processes) {
+    std::string name;
+    std::getline(std::ifstream("/proc/" + std::to_string(process.pid) + "/comm"), name);
+    const agent::UniqueFd pidfd = agent::open_pidfd(process.pid);
+    if (name != "mdsagent" || !pidfd) continue;
+    pollfd polled{pidfd.get(), POLLIN, 0};
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
+    poll(&polled, 1, static_cast<int>(std::max<int64_t>(0, left.count())));
+    return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -32,6 +56,7 @@ Subreaper::Subreaper() {
 }
 
 void Subreaper::end_all() {
+  const auto patience = Clock::now() + kAgentPatience;
   while (has_children()) {
     siginfo_t info{};
     while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0) info.si_pid = 0;
@@ -46,6 +71,7 @@ void Subreaper::end_all() {
     // Whoever died while we looked has left us its children behind our back.
     if (left.empty() && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) continue;
     if (left.empty()) return;
+    if (Clock::now() < patience && await_end_of_an_agent(left, patience)) continue;
     agent::kill_processes(left);
     // The death of one of them wakes us; its children are ours by then, and the loop goes on until there are none.
     if (waitid(P_ALL, 0, &info, WEXITED) != 0 && errno != EINTR) return;

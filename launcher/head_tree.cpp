@@ -4,6 +4,8 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
+#include "agent/frame.hpp"
+
 namespace mds::launcher {
 
 using agent::Message;
@@ -16,6 +18,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kAwayLook{50};
+constexpr milliseconds kPulse{1'000};
 constexpr size_t kUnauthenticatedMax = 256;  // handshakes at a time: thousands of agents come at once
 constexpr milliseconds kCrowdedTimeout{5'000};
 
@@ -27,7 +30,8 @@ int integer(const json& body, const char* name, int otherwise) {
 }  // namespace
 
 HeadTree::HeadTree(boost::asio::io_context& io, const Options& options, Events events)
-    : io_(io), options_(options), events_(std::move(events)), places_(options.nodes), away_timer_(io) {}
+    : io_(io), options_(options), events_(std::move(events)), places_(options.nodes), pulse_timer_(io),
+      away_timer_(io) {}
 
 HeadTree::~HeadTree() {
   for (const auto& connection : connections_) connection->channel->abort();
@@ -47,6 +51,7 @@ Result<std::unique_ptr<HeadTree>> HeadTree::open(boost::asio::io_context& io, co
   });
   if (!opened) return opened.error();
   tree->listener_ = std::move(*opened);
+  tree->send_pulses();
   return tree;
 }
 
@@ -72,6 +77,7 @@ void HeadTree::on_message(Connection& connection, Message message) {
     if (message.type == MessageType::heartbeat) return;  // it waits for its place
     const int node = message.type == MessageType::hello ? integer(message.body, "node", -1) : -1;
     if (node < 0 || node >= options_.nodes) return drop(connection, "hello of a node was expected first");
+    connection.is_agent = true;
     return on_hello(connection, node, /*parent=*/-1, std::move(message));
   }
   if (message.type == MessageType::up) return on_items(connection, message);
@@ -87,8 +93,10 @@ void HeadTree::on_items(Connection& connection, const Message& message) {
     const int64_t node = valid ? item[0].get<int64_t>() : -1;
     if (node < 0 || node >= options_.nodes) return drop(connection, "a malformed item");
     const int n = static_cast<int>(node);
+    auto body = agent::decode_body(item[3].get_binary());
+    if (!body) return drop(connection, "a malformed item");
     Message inner{static_cast<MessageType>(item[1].get<uint16_t>()), message.job, item[2].get<uint32_t>(), 0,
-                  json::from_cbor(item[3].get_binary(), true, /*allow_exceptions=*/false)};
+                  *std::move(body)};
     if (inner.type == MessageType::hello) {
       const int parent = integer(inner.body, "parent", -1);
       const bool known = parent >= 0 && parent < options_.nodes && places_[parent].via == &connection;
@@ -139,6 +147,18 @@ void HeadTree::drop(Connection& connection, const std::string& why) {
   boost::asio::post(io_, [this, raw = &connection, why] {  // no callback follows an abort
     const auto is_it = [&](const auto& c) { return c.get() == raw; };
     if (std::any_of(connections_.begin(), connections_.end(), is_it)) on_closed(*raw, why);
+  });
+}
+
+/// What agents hold their lease by (agent/parent_link.hpp, P3); also those that wait for their place.
+void HeadTree::send_pulses() {
+  pulse_timer_.expires_after(kPulse);
+  pulse_timer_.async_wait([this](boost::system::error_code error) {
+    if (error) return;
+    for (const auto& connection : connections_) {
+      if (connection->is_agent) (void)connection->channel->send(MessageType::pulse, 0, json::object(), Priority::urgent);
+    }
+    send_pulses();
   });
 }
 

@@ -87,6 +87,7 @@ class HeadTree {
   struct Connection {
     std::shared_ptr<agent::Channel> channel;
     int node = -1;  ///< whose; -1: no agent of ours (yet)
+    bool is_agent = false;  ///< has said hello
   };
   struct Place {
     State state = State::absent;
@@ -132,6 +133,8 @@ class HeadTree {
   void welcome_back(int node, uint64_t received);
   void set_route(Connection& connection, int node, int parent);
 
+  void send_pulses();
+
   // Away and lost.
   void leave_parent(const Place& place);
   void go_away(int node, const std::string& why, std::chrono::milliseconds limit);
@@ -158,6 +161,7 @@ class HeadTree {
   std::vector<std::pair<Connection*, int>> homeless_;  ///< (and their nodes): for somebody to have room
   std::vector<Letter> outbox_;
   bool flush_posted_ = false;
+  boost::asio::steady_timer pulse_timer_;
   boost::asio::steady_timer away_timer_;
   bool away_timer_runs_ = false;
 };

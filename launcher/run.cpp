@@ -28,6 +28,7 @@
 #include "launcher/plan_environment.hpp"
 #include "launcher/run_folder.hpp"
 #include "launcher/run_record.hpp"
+#include "launcher/signals_held.hpp"
 #include "launcher/view.hpp"
 #include "topology/picture/placement_svg.hpp"
 #include "topology/placement.hpp"
@@ -97,6 +98,17 @@ Status decide(Job& job, Prepared& run) {
   return {};
 }
 
+/// Two runs of one Slurm job, which share the id, may begin in the same second.
+RunFolder new_folder(const Job& job, const std::string& run_id) {
+  std::time_t at = std::time(nullptr);
+  RunFolder folder = RunFolder::named(job.output_dir, job.name, at, run_id);
+  std::error_code error;
+  while (std::filesystem::exists(folder.path(), error)) {
+    folder = RunFolder::named(job.output_dir, job.name, ++at, run_id);
+  }
+  return folder;
+}
+
 Result<Prepared> prepare(Job& job, const RunOptions& options) {
   if (job.backend == Backend::slurm && job.node_names.empty()) {
     return bad_input("job.backend = \"slurm\" needs a Slurm job around it: `mdslaunch submit` makes one; or run "
@@ -112,8 +124,7 @@ Result<Prepared> prepare(Job& job, const RunOptions& options) {
   }
   const bool resumes = !options.resume.empty();
   RunFolder folder = resumes ? RunFolder::existing(options.resume)
-                             : RunFolder::named(job.output_dir, job.name, std::time(nullptr),
-                                                options.run_id.empty() ? random_id() : options.run_id);
+                             : new_folder(job, options.run_id.empty() ? random_id() : options.run_id);
   inputs.run_folder = folder.path();
   inputs.run_id = folder.id();
   inputs.base_env = inherited_environment();
@@ -355,6 +366,7 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   Subreaper subreaper;
   std::unique_ptr<Head> head;
   const auto leave = [&](const Error& error, int exit_code, const std::string& lost_host = "") {
+    const SignalsHeld held;
     head.reset();
     subreaper.end_all();
     return RunEnd{fail(error, exit_code), run->folder.path(), lost_host};
@@ -393,6 +405,7 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   const std::string lost_host = host_of(job, head->state().lost_node);
 
   // Phase 6: nothing of the run is left, whatever its ranks did; then the report.
+  const SignalsHeld held;
   head.reset();
   subreaper.end_all();
   agent::remove_mpi_folders(run->inputs.run_id);

@@ -132,8 +132,8 @@ class Cluster:
 
     def _daemon(self, key, *command):
         with open(self.folder / f"{key}.out", "w") as output:
-            self.daemons[key] = subprocess.Popen(command, env=self.daemon_environment, stdin=subprocess.DEVNULL, stdout=output,
-                                                 stderr=output, start_new_session=True)
+            self.daemons[key] = subprocess.Popen(command, env=self.daemon_environment, stdin=subprocess.DEVNULL,
+                                                 stdout=output, stderr=output, start_new_session=True)
 
     def _all_idle(self):
         states = self.run("sinfo", "-h", "-N", "-o", "%T", check=False).stdout.split()

@@ -22,7 +22,7 @@ import container_runs  # noqa: E402
 import start  # noqa: E402
 
 BEGIN, END = "<!-- begin: containers -->", "<!-- end: containers -->"
-EACH = 'for rank in $(seq "$1"); do "$2" exec --userns "$3" true & done; wait'
+EACH = 'for rank in $(seq "$1"); do "$2" --silent exec --userns "$3" true & done; wait'
 
 
 def images(launcher, wanted):
@@ -57,7 +57,7 @@ def contenders(launcher, ranks, wanted):
         each = ["sh", "-c", EACH, "sh", str(ranks), program, str(files["apptainer"])]
         rows["one Apptainer for each rank, no launcher"] = functools.partial(start.measure, each,
                                                                              launcher.environment())
-    return rows
+    return {name: (row, None) for name, row in rows.items()}
 
 
 def test(launcher, arguments):
@@ -69,7 +69,7 @@ def test(launcher, arguments):
     for name, measured in times.items():
         ended = [one.wall_ms for one in measured if one]
         over = f"{statistics.median(ended) - floor:.0f} ms" if ended and name != "no container" else ""
-        lines.append(f"| {name} | {start.cell(measured)} | {over} |")
+        lines.append(f"| {name} | {start.median_and_range(ended)} | {over} |")
     tables = "\n".join(lines) + "\n"
     print(tables)
     if arguments.write:

@@ -1,17 +1,19 @@
-"""Start-up times side by side: mdslaunch, OpenMPI's mpirun, torchrun, a bare loop of posix_spawn. A report, not a test.
+"""Start-up times side by side: mdslaunch, Open MPI's mpirun, srun of a real 64-slurmd Slurm, torchrun, and a bare loop
+of posix_spawn, for 1, 8, 64 and 512 ranks. A report, not a test.
 
     start.py [--build FOLDER] [--runs N] [--write docs/performance.md]
 
-All of one table's commands take turns in one run, so that the machine's mood hits all of them alike; figures are
-medians of wall-clock times from command to exit and of the processor time of all its processes. A command that does not
-end in time is killed and counted; after three of these it is left out of the turns. With --write the tables replace
-those between the page's markers.
+All commands for one number of ranks take turns in one run, so that the machine's mood hits all of them alike; figures
+are medians of wall-clock times from command to exit. A command that does not end in time is killed and counted; after
+three of these it is left out of the turns. With --write the tables replace those between the page's markers.
 """
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
 import platform
+import re
 import select
 import shutil
 import signal
@@ -21,13 +23,18 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
+import slurm_cluster  # noqa: E402
 
 MPIRUN = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-np"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 # From 32 local ranks on, OpenMPI 4.1 starts them by several threads, and then it sometimes waits for ever for a program
 # that ended while another was being started. One thread is slower and always ends: both are measured.
 MPIRUN_ONE_THREAD = [*MPIRUN[:-1], "--mca", "odls_base_num_threads", "0", "-np"]
-LIMIT_SECONDS = 15
+LAYOUTS = ((1, 1), (1, 8), (8, 8), (8, 64), (64, 8))  # nodes, ranks on each
+TORCHRUN_RUNS = 3  # it takes seconds
+# The same options for the agents alone as mdslaunch gives srun for them.
+SRUN = ["srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--mem=0", "--export=PATH,HOME"]
+LIMIT_SECONDS = 60
 HANGS_MAX = 3
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
 
@@ -48,7 +55,8 @@ class Times:
 def measure(command, environment):
     """posix_spawn and wait4: no interpreter between the clock and the command. None if it does not end in time."""
     with open(os.devnull) as null_in, open(os.devnull, "w") as null_out:
-        actions = [(os.POSIX_SPAWN_DUP2, null_in.fileno(), 0), (os.POSIX_SPAWN_DUP2, null_out.fileno(), 1)]
+        actions = [(os.POSIX_SPAWN_DUP2, null_in.fileno(), 0), (os.POSIX_SPAWN_DUP2, null_out.fileno(), 1),
+                   (os.POSIX_SPAWN_DUP2, null_out.fileno(), 2)]
         begin = time.perf_counter()
         pid = os.posix_spawnp(command[0], command, environment, file_actions=actions, setpgroup=0)
         pidfd = os.pidfd_open(pid)
@@ -73,37 +81,73 @@ def bare_loop(ranks):
 
 
 def side_by_side(contenders, runs):
-    """contenders: name -> function that returns Times, or None when it hung. One warm-up each, then taking turns.
-    Returns name -> [Times or None]."""
+    """contenders: name -> (function that returns Times, or None when it hung; runs at most). One warm-up each, then
+    taking turns. Returns name -> [Times or None]."""
     times = {name: [] for name in contenders}
     for turn in range(runs + 1):
-        for name, measured in contenders.items():
-            if times[name].count(None) < HANGS_MAX:
+        for name, (measured, most) in contenders.items():
+            if times[name].count(None) < HANGS_MAX and turn <= (most or runs):
                 result = measured()
                 if turn > 0 or result is None:
                     times[name].append(result)
     return times
 
 
-def start_table(launcher, runs):
-    names = ("mdslaunch", "mpirun", "mpirun, one thread", "torchrun", "bare posix_spawn loop")
-    rows = [f"| `true` on | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for nodes, ranks_per_node, with_torchrun in ((2, 2, True), (4, 16, False)):
-        ranks = nodes * ranks_per_node
-        ours = [str(launcher.program), str(payload_job(launcher, nodes, ranks_per_node)), "--output-dir",
-                str(launcher.work / "runs")]
-        commands = {"mdslaunch": ours, "mpirun": [*MPIRUN, str(ranks), "true"]}
-        if ranks >= 32:
-            commands["mpirun, one thread"] = [*MPIRUN_ONE_THREAD, str(ranks), "true"]
-        if with_torchrun:
-            commands["torchrun"] = [*TORCHRUN, str(ranks), "--no-python", "true"]
-        contenders = {name: functools.partial(measure, command, launcher.environment())
-                      for name, command in commands.items() if shutil.which(command[0])}
-        contenders["bare posix_spawn loop"] = functools.partial(bare_loop, ranks)
-        times = side_by_side(contenders, runs)
-        rows.append(f"| {ranks} ranks, {nodes} nodes | {' | '.join(cell(times.get(name)) for name in names)} |")
-        print(rows[-1], flush=True)
+class SlurmJob:
+    """All nodes of a real Slurm, allocated once; `environment` is what a program in that job sees."""
+
+    def __init__(self, cluster):
+        words = ("salloc", "--no-shell", f"--nodes={cluster.nodes}", "--exclusive")
+        job = re.search(r"job allocation (\d+)", cluster.run(*words).stderr)[1]
+        self.environment = {**cluster.environment, "SLURM_JOB_ID": job, "SLURM_JOBID": job,
+                            "SLURM_JOB_NODELIST": f"n[1-{cluster.nodes}]"}
+
+
+def contenders_for(launcher, slurm_job, nodes, ranks_per_node):
+    """name -> (function that returns Times, how often it is run at most)."""
+    ranks = nodes * ranks_per_node
+    here = launcher.environment()
+    job = payload_job(launcher, nodes, ranks_per_node)
+    ours = [str(launcher.program), str(job), "--output-dir", str(launcher.work / "runs")]
+    commands = {"mdslaunch, local": (ours, here, None),
+                "mpirun": ([*(MPIRUN if ranks < 32 else MPIRUN_ONE_THREAD), str(ranks), "true"], here, None),
+                "torchrun": ([*TORCHRUN, str(ranks), "--no-python", "true"], here, TORCHRUN_RUNS)}
+    if slurm_job:
+        there = {**slurm_job.environment, **dict([launcher.mark.split("=")])}
+        wide = [*SRUN, f"--nodes={nodes}", f"--ntasks={ranks}", f"--ntasks-per-node={ranks_per_node}", "--overcommit"]
+        alone = [*SRUN, f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+        agent = str(launcher.program.parent / "mdsagent")
+        commands["mdslaunch, Slurm"] = (ours, there, None)
+        commands["srun, one agent a node"] = ([*alone, agent, "--version"], there, None)
+        commands["srun, all ranks"] = ([*wide, "true"], there, None)
+    out = {name: (functools.partial(measure, command, environment), runs)
+           for name, (command, environment, runs) in commands.items() if shutil.which(command[0])}
+    out["posix_spawn loop"] = (functools.partial(bare_loop, ranks), None)
+    return out
+
+
+def start_table(launcher, slurm_job, runs):
+    """One row a contender, one column a layout, and what a rank more costs at the end."""
+    columns = []
+    for nodes, ranks_per_node in LAYOUTS:
+        contenders = contenders_for(launcher, slurm_job, nodes, ranks_per_node)
+        columns.append(side_by_side(contenders, runs))
+        print(f"{nodes} nodes x {ranks_per_node} ranks: " +
+              ", ".join(f"{name} {cell(times)}" for name, times in columns[-1].items()), flush=True)
+    rows = ["| `true` | " + " | ".join(f"{nodes} x {ranks}" for nodes, ranks in LAYOUTS)
+            + " | a rank more, 8 x 8 to 8 x 64 |", "|---" * (len(LAYOUTS) + 2) + "|"]
+    for name in columns[-1]:
+        medians = [wall_median(column.get(name, [])) for column in columns]
+        growth = ""
+        if medians[2] and medians[3]:
+            growth = f"{(medians[3] - medians[2]) / (8 * 64 - 8 * 8):.2f} ms"
+        rows.append(f"| {name} | " + " | ".join(cell(column.get(name, [])) for column in columns) + f" | {growth} |")
     return rows
+
+
+def wall_median(times):
+    ended = [one.wall_ms for one in times if one]
+    return statistics.median(ended) if ended else None
 
 
 def median_and_range(milliseconds):
@@ -111,12 +155,9 @@ def median_and_range(milliseconds):
 
 
 def cell(times):
-    """Median (fastest-slowest), the processor time, and how many runs never ended."""
-    if not times:
-        return ""
+    """Median, and how many runs never ended."""
     ended = [one for one in times if one]
-    parts = [median_and_range([one.wall_ms for one in ended]),
-             f"processor {statistics.median(one.cpu_ms for one in ended):.0f} ms"] if ended else []
+    parts = [f"{wall_median(times):.1f} ms"] if ended else []
     if len(ended) < len(times):
         parts.append(f"{len(times) - len(ended)} of {len(times)} hung")
     return ", ".join(parts)
@@ -156,8 +197,14 @@ def write(path, tables, begin=BEGIN, end=END):
 def test(launcher, arguments):
     kernel = platform.release().partition("-")[0]
     machine = f"{os.cpu_count()} cores, {platform.system()} {kernel}, {time.strftime('%Y-%m-%d')}"
-    lines = [f"{machine}; medians of {arguments.runs} runs taking turns, fastest and slowest in brackets.", ""]
-    lines += start_table(launcher, arguments.runs) + [""] + recovery_table(launcher, max(3, arguments.runs // 2))
+    lines = [f"{machine}; medians of {arguments.runs} runs taking turns ({TORCHRUN_RUNS} of torchrun); "
+             "columns: nodes x ranks on each.", ""]
+    with contextlib.ExitStack() as stack:
+        slurm_job = None
+        if not slurm_cluster.missing_programs():
+            slurm_job = SlurmJob(stack.enter_context(slurm_cluster.Cluster(nodes=LAYOUTS[-1][0], cpus=8)))
+        lines += start_table(launcher, slurm_job, arguments.runs)
+    lines += [""] + recovery_table(launcher, max(3, arguments.runs // 2))
     tables = "\n".join(lines) + "\n"
     print(tables)
     if arguments.write:

@@ -174,7 +174,7 @@ def test(launcher, arguments):
                                          "--tokens", "16", *prompts])
     for prompt in prompts:
         harness.check(f"'{prompt}' -> " in texts, f"no text for '{prompt}': {texts}")
-    for path in sorted(EXAMPLES.glob("*.toml")):
+    for path in sorted(EXAMPLES.glob(arguments.examples)):
         if "megatron" in tomllib.loads(path.read_text())["payload"]["command"]:
             example_runs(image, path)
     print(f"megatron: all in {time.monotonic() - begin:.0f} s")
@@ -183,6 +183,7 @@ def test(launcher, arguments):
 
 def add_arguments(parser):
     parser.add_argument("--images")
+    parser.add_argument("--examples", default="*.toml", help="only those of this name")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import pathlib
 import shutil
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "container")]
+import container_runs  # noqa: E402
 import harness  # noqa: E402
 import tmux  # noqa: E402
 
@@ -75,14 +77,41 @@ def attach(launcher, program):
     harness.check("first cause" not in run.errors, run.everything())
 
 
+def in_containers(launcher, program):
+    """The program is in the image alone, and so are its symbols; gdb and stacks are the host's."""
+    root = container_runs.Root(launcher.work / "root")
+    root.add(program, "/usr/bin/inside")
+    where = job(launcher, ["/usr/bin/inside"], nodes=1)
+    for runtime, environment in container_runs.runtimes(("podman", "charliecloud", "bubblewrap"), launcher).items():
+        inside = container_runs.words(runtime, root.folder, trainer="")
+        process = launcher.start(where, *inside, extra=environment)
+        log = process.output_dir / "latest/logs/rank-00001.log"
+        harness.wait_for(lambda: log.exists() and "was here" in log.read_text(), 60, f"rank 1 under {runtime}")
+        run = command(launcher, "attach", "--rank", "1", "--output-dir", process.output_dir, "--gdb=-batch",
+                      "--gdb=-ex=bt").expect(0)
+        harness.check("deep_inside (n=" in run.output, f"{runtime}: {run.everything()}")
+        run = command(launcher, "stacks", "--output-dir", process.output_dir).expect(0)
+        harness.check("ranks 0,1: inside" in run.output and "deep_inside" in run.output, run.everything())
+        command(launcher, "stop", "--now", "--output-dir", process.output_dir).expect(0)
+        launcher.finish(process, timeout=60).expect(143)
+        run = launcher.run("debug", "--rank", "0", where, *inside, "--gdb=-batch", "--gdb=-ex=break deep_inside",
+                           "--gdb=-ex=continue", "--gdb=-ex=bt", extra=environment).expect(143)
+        harness.check("deep_inside (n=0)" in run.output, f"{runtime}: {run.everything()}")
+        print(f"  {runtime}: attach, stacks and debug", flush=True)
+
+
+# LibTorch's symbols take gdb many seconds, and nobody looks at them here.
+QUICK = "--gdb=-iex=set auto-solib-add off"
+
+
 def attach_training(launcher):
     """A rank stands in the debugger for longer than the run's hang_timeout, and the run goes on."""
-    text = harness.small_job(data=2, steps=100_000, more='[health]\nhang_timeout = "2s"\n')
+    text = harness.small_job(data=2, steps=100_000, more='[health]\nhang_timeout = "6s"\n')
     process = launcher.start(launcher.job(text, "long.toml"))
     metrics = process.output_dir / "latest/metrics.jsonl"
     harness.wait_for(lambda: metrics.exists() and '"loss"' in metrics.read_text(), 60, "the first step")
-    command(launcher, "attach", "--rank", "1", "--output-dir", process.output_dir, "--gdb=-batch",
-            "--gdb=-ex=shell sleep 4").expect(0)
+    command(launcher, "attach", "--rank", "1", "--output-dir", process.output_dir, QUICK,
+            "--gdb=-batch", "--gdb=-ex=shell sleep 8").expect(0)
     command(launcher, "stop", "--now", "--output-dir", process.output_dir).expect(0)
     run = launcher.finish(process, timeout=60).expect(143)
     harness.check("first cause" not in run.errors, run.everything())
@@ -120,8 +149,8 @@ def debug_given_up(launcher, program):
 def debug_training(launcher):
     """A rank of the trainer stands before its first instruction; the others wait for it."""
     text = harness.small_job(data=2, steps=2)
-    run = launcher.run("debug", "--rank", "1", launcher.job(text, "train.toml"), "--gdb=-batch",
-                       "--gdb=-ex=tbreak main", "--gdb=-ex=continue", "--gdb=-ex=continue").expect(0)
+    run = launcher.run("debug", "--rank", "1", launcher.job(text, "train.toml"), QUICK,
+                       "--gdb=-batch", "--gdb=-ex=tbreak main", "--gdb=-ex=continue", "--gdb=-ex=continue").expect(0)
     harness.check("Temporary breakpoint" in run.output and "exited normally" in run.output, run.everything())
     harness.check(run.report()["outcome"] == "finished" and len(run.losses()) == 2, run.everything())
 
@@ -142,7 +171,7 @@ def test(launcher, arguments):
             harness.check("CI" not in os.environ, f"{program} is missing (.ci/setup test)")
             return harness.skip(f"{program} is missing")
     program = build(launcher)
-    for case in (wrong_words, attach, debug, debug_given_up):
+    for case in (wrong_words, attach, debug, debug_given_up, in_containers):
         print(case.__name__, flush=True)
         case(launcher, program)
     if (launcher.program.parent / "mdstrain").exists():

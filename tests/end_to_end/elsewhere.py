@@ -9,7 +9,10 @@ import sys
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent), str(pathlib.Path(__file__).resolve().parent)]
 import harness  # noqa: E402
+import slurm  # noqa: E402
+import slurm_cluster  # noqa: E402
 import ssh  # noqa: E402
+import tmux  # noqa: E402
 
 
 def own_address():
@@ -24,11 +27,13 @@ class Elsewhere:
     def __init__(self, launcher, folder):
         self.launcher, self.folder = launcher, folder
 
-    def __call__(self, *words):
+    def words(self, *words):
         script = 'hostname elsewhere && mount --bind /dev/null "$1" && shift && exec "$@"'
-        command = ["unshare", "--uts", "--mount", "sh", "-c", script, "sh", self.folder / "control.sock",
-                   self.launcher.program, *words]
-        return subprocess.run(list(map(str, command)), text=True, capture_output=True, timeout=60,
+        return list(map(str, ["unshare", "--uts", "--mount", "sh", "-c", script, "sh", self.folder / "control.sock",
+                              self.launcher.program, *words]))
+
+    def __call__(self, *words):
+        return subprocess.run(self.words(*words), text=True, capture_output=True, timeout=60,
                               env=self.launcher.environment())
 
 
@@ -94,6 +99,29 @@ def another_user(launcher, server, address):
     launcher.finish(process, 60).expect(143)
 
 
+def attach_through_slurm(launcher, address):
+    """From a login node to a rank's node: srun gives gdb a terminal there."""
+    with slurm_cluster.Cluster(nodes=2) as cluster:
+        jobs = slurm.Jobs(launcher, cluster)
+        file = launcher.job('[job]\nname = "far"\ndevices = "cpu"\nranks_per_node = 2\n[payload]\n'
+                            f'command = ["sh", "-c", "touch {launcher.work}/up-$RANK; exec sleep 1000"]\n')
+        job, folder = jobs.submit(file, "--set", f"job.interface={address}")
+        harness.wait_for(lambda: len(list(launcher.work.glob("up-*"))) == 4, 60, "all ranks")
+        run = slurm.folder_of(folder)
+        words = Elsewhere(launcher, run).words("attach", "--rank", "3", run)
+        with tmux.Terminal(words, 120, 50, {**launcher.environment(), **cluster.environment}) as terminal:
+            terminal.wait_for("(gdb)")
+            terminal.type("bt")
+            terminal.wait_for("nanosleep")
+            harness.check(f"srun --jobid={job} --overlap" in terminal.text(), terminal.text())
+            terminal.type("detach")
+            terminal.wait_for("detached")
+            terminal.type("quit")
+            terminal.wait_for("exit code 0")
+        cluster.run("scancel", job)
+        jobs.finished(job, folder, "CANCELLED", "FAILED")
+
+
 def test(launcher, arguments):
     missing = [p for p in ("sshd", "unshare", "setpriv") if not shutil.which(p, path="/usr/sbin:" + os.environ["PATH"])]
     address = own_address()
@@ -106,6 +134,14 @@ def test(launcher, arguments):
             for mark in launcher.work.glob("up-*"):
                 mark.unlink()
             case(launcher, server, address)
+    for mark in launcher.work.glob("up-*"):
+        mark.unlink()
+    if not shutil.which("gdb") or not shutil.which("tmux") or slurm_cluster.missing_programs():
+        harness.check("CI" not in os.environ, "gdb, tmux or Slurm is missing (.ci/setup test)")
+        print("attach_through_slurm is left out: gdb, tmux or Slurm is missing")
+        return 0
+    print("attach_through_slurm", flush=True)
+    attach_through_slurm(launcher, address)
     return 0
 
 

@@ -2,10 +2,11 @@
 
     slurm_faults.py [--nodes 64] [--only CASE...]
 
-With 64 slurmd it is part of `make faults`, with 8 of the tests. A run of all nodes with 8 ranks on each starts and ends.
-Of runs on all nodes: one loses a node and goes on without it, in fewer ranks; one is told to requeue instead; one has a
-node taken down by the administrator and a spare one in its place; one is cancelled. The first cause names the node or
-the request, what was trained is not lost, and nothing is left.
+With 64 slurmd it is part of `make faults`, with 8 of the tests. A run of all nodes with 8 ranks on each starts and
+ends, and so does one in a heterogeneous job. Then a run loses a node and goes on without it, in fewer ranks; one has a
+node taken down by the administrator, and a spare one in its place; one is to be queued again instead; one is
+cancelled, one meets its time limit. The first cause names the node or the request, what was trained is not lost, and
+nothing is left.
 """
 import os
 import pathlib
@@ -15,7 +16,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
 import slurm_cluster  # noqa: E402
-from slurm import Jobs, folder_of, nothing_left, wait_for_step  # noqa: E402
+from slurm import Jobs, folder_of, node_lost, nothing_left, time_limit, wait_for_step  # noqa: E402
 
 STUB = """[job]
 name = "stub"
@@ -99,7 +100,7 @@ def spare_takes_over(launcher, jobs):
 
 def fewer_nodes_train(launcher, jobs):
     """No spare node, but data parallel ranks: training goes on with fewer of them from the newest checkpoint."""
-    job, folder = jobs.submit(harness.QUICKSTART, *training_words(40), nodes=3, options=("--no-kill",))
+    job, folder = jobs.submit(harness.QUICKSTART, *training_words(40, "job.nodes=3"), nodes=3, options=("--no-kill",))
     wait_for_step(folder, 7)
     jobs.cluster.kill_node("n3")
     run = jobs.finished(job, folder, "COMPLETED", seconds=240).expect(0)
@@ -129,6 +130,17 @@ def requeues(launcher, jobs):
     print(f"a lost node: job {job} was queued again and went on in {name} with the same bits")
 
 
+def heterogeneous(launcher, jobs):
+    """A job of two components: the agents come up by a step of each, and are the nodes of one run."""
+    file = stub_job(launcher, "het", ["sh", "-c", "echo node $NODE_RANK of $GROUP_WORLD_SIZE"], ranks=1)
+    job, folder = jobs.submit(file, nodes=1, more="#SBATCH hetjob\n#SBATCH --nodes=2\n")
+    run = jobs.finished(job, folder, "COMPLETED").expect(0)
+    for rank in range(3):
+        harness.check(f"node {rank} of 3" in run.log(rank), f"rank {rank}: {run.log(rank)}")
+    nothing_left(launcher, jobs.cluster)
+    print("a heterogeneous job: 1 and 2 nodes are one run of 3")
+
+
 def cancelled(launcher, jobs):
     """scancel of a run on all nodes: every rank goes, and the exit code says by what."""
     nodes = jobs.cluster.nodes
@@ -142,7 +154,8 @@ def cancelled(launcher, jobs):
     print(f"scancel of {nodes * 8} ranks: nothing left after {time.monotonic() - begin:.1f} s")
 
 
-CASES = (all_nodes, goes_on_without, spare_takes_over, fewer_nodes_train, requeues, cancelled)
+CASES = (all_nodes, heterogeneous, goes_on_without, spare_takes_over, fewer_nodes_train, requeues, cancelled,
+         time_limit, node_lost)
 
 
 def test(launcher, arguments):

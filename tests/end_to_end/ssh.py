@@ -22,10 +22,11 @@ SETS = [word for value in (f"training.steps={STEPS}", "checkpoint.interval=5", "
 
 class SshServer:
     """sshd in the foreground; `config` is a file for ssh -F that knows it as node1, node2, ..., and as stranger, whose
-    key is not known. What it starts carries `mark` in its environment."""
+    key is not known. What it starts carries `mark` in its environment. `within` are words before sshd's, and `address`
+    is where it is reached then."""
 
-    def __init__(self, folder, mark):
-        self.folder, self.mark = folder, mark
+    def __init__(self, folder, mark, address="127.0.0.1", within=()):
+        self.folder, self.mark, self.address, self.within = folder, mark, address, within
 
     def __enter__(self):
         self.folder.mkdir(mode=0o700)
@@ -38,16 +39,16 @@ class SshServer:
         host_key = (self.folder / "host_key.pub").read_text().split()
         (self.folder / "known_hosts").write_text(f"known {host_key[0]} {host_key[1]}\n")
         (self.folder / "sshd_config").write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
+            f"Port {port}\nListenAddress {'0.0.0.0' if self.within else self.address}\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             f"PermitRootLogin prohibit-password\nMaxStartups 100\nSetEnv {self.mark}\n")
-        common = (f"HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        common = (f"HostName {self.address}\n  Port {port}\n  User {getpass.getuser()}\n"
                   f"  IdentityFile {self.folder}/user_key\n  IdentitiesOnly yes\n"
                   f"  UserKnownHostsFile {self.folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n")
         self.config = self.folder / "ssh_config"
         self.config.write_text(f"Host node*\n  HostKeyAlias known\n  {common}Host stranger\n  {common}")
         pathlib.Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own folder for its unprivileged part
-        self.sshd = subprocess.Popen([shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"]), "-D", "-e",
+        self.sshd = subprocess.Popen([*self.within, shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"]), "-D", "-e",
                                       "-f", self.folder / "sshd_config"], stdin=subprocess.DEVNULL,
                                      stdout=open(self.folder / "log", "w"), stderr=subprocess.STDOUT)
         harness.wait_for(lambda: "listening" in (self.folder / "log").read_text(), 10, "sshd")

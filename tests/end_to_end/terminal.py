@@ -1,5 +1,5 @@
-"""What people see of a run in a terminal: one progress line at every width, nothing blank in between, nothing of it left
-at the end; plain lines in a pipe and a file; no colours where they are not wanted. And `top`.
+"""What people see of a run in a terminal: one progress line at every width, nothing blank in between, nothing of it
+left at the end; plain lines in a pipe and a file; no colours where they are not wanted. And `top`.
 """
 import os
 import pathlib
@@ -32,8 +32,8 @@ def check_one_line(screen, columns):
 
 
 def resize_between_draws(launcher, terminal, columns):
-    """tmux wraps what is there at once, but tells the program of its new size up to a quarter of a second later; what is
-    drawn in between cannot be right. So the program is held that long."""
+    """tmux wraps what is there at once, but tells the program of its new size up to a quarter of a second later; what
+    is drawn in between cannot be right. So the program is held that long."""
     head = next(pid for pid, words in launcher.survivors() if words.startswith(str(launcher.program)))
     os.kill(head, signal.SIGSTOP)
     terminal.resize(columns, 20)

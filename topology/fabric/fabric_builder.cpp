@@ -65,13 +65,13 @@ int FabricBuilder::switch_named(const std::string& name) {
 void FabricBuilder::connect(int child, int parent) { fabric_.switches[child].parents.push_back(parent); }
 
 Status FabricBuilder::add_port(FabricPort port) {
-  if (++names_ > names_max_) return bad_input("more than 200,000 hosts");
+  if (++names_ > names_max_) return bad_input("more than 65,536 hosts");
   fabric_.ports.push_back(std::move(port));
   return {};
 }
 
 Status FabricBuilder::add_to_block(const std::string& name, const std::vector<std::string>& hosts) {
-  if ((names_ += hosts.size()) > names_max_) return bad_input("more than 200,000 hosts");
+  if ((names_ += hosts.size()) > names_max_) return bad_input("more than 65,536 hosts");
   const auto [found, added] = blocks_by_name_.try_emplace(name, fabric_.blocks.size());
   if (added) fabric_.blocks.push_back({name, {}});
   FabricBlock& block = fabric_.blocks[found->second];

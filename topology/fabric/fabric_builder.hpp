@@ -21,7 +21,7 @@ class FabricBuilder {
   int switch_named(const std::string& name);
   bool has_switch(const std::string& name) const { return by_name_.contains(name); }
   void connect(int child, int parent);
-  /// Errors: bad_input beyond 200,000 hosts in ports and blocks.
+  /// Errors: bad_input beyond 65,536 hosts in ports and blocks.
   Status add_port(FabricPort port);
   /// Adds hosts to the block with this name, which is made where it is new. Errors: as add_port.
   Status add_to_block(const std::string& name, const std::vector<std::string>& hosts);

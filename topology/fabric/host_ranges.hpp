@@ -9,7 +9,7 @@
 
 namespace mds::topology {
 
-constexpr size_t kHostsMax = 200'000;  ///< names that one list may expand to: more than any machine has nodes
+constexpr size_t kHostsMax = 65'536;  ///< names that one list may expand to; Slurm's own limit of nodes
 
 /// "a[1-3,07]b[0-1],c" as names, in the order written; the last bracket varies fastest. A range is as wide as its lower
 /// end is written ("[08-10]": 08, 09, 10). Brackets may hold names with brackets of their own ("n[1-2,x[3-4]]"). Blanks

@@ -175,8 +175,8 @@ TEST_CASE("messages go to one node, to many, and come from all, in order", "[tre
     CHECK(forest.agents[n]->got == counted(50));
     CHECK(forest.heard[n] == counted(50));
   }
-  // 50 equal messages to 21 nodes leave by two connections once each.
-  CHECK(forest.tree->traffic().sent_messages - before.sent_messages <= 2 * 50);
+  // 50 equal messages to 21 nodes leave by two connections once each, and a pulse now and then.
+  CHECK(forest.tree->traffic().sent_messages - before.sent_messages <= 2 * 50 + 20);
 }
 
 TEST_CASE("an inner agent dies: it alone is lost, and all below it are back within a second", "[tree]") {

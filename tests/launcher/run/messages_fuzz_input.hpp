@@ -22,10 +22,10 @@ inline void try_message(std::string_view input) {
   const auto type = static_cast<agent::MessageType>(static_cast<uint8_t>(input[0]));
   input.remove_prefix(1);
   const auto* bytes = reinterpret_cast<const uint8_t*>(input.data());
-  agent::is_well_formed_body({bytes, input.size()});
   (void)agent::bootstrap_from_line(std::string(input));
-  const nlohmann::json body = nlohmann::json::from_cbor(input, true, /*allow_exceptions=*/false);
-  if (body.is_discarded()) return;
+  const auto decoded = agent::decode_body({bytes, input.size()});
+  if (!decoded) return;
+  const nlohmann::json& body = *decoded;
 
   const agent::Message message{type, 1, 1, 1, body};
   (void)hello_from_message(message, 4);

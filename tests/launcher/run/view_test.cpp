@@ -163,6 +163,44 @@ TEST_CASE("view: in a pipe there are plain lines, one for each tenth or five sec
   CHECK(std::count(screen.out.begin(), screen.out.end(), '\n') == 6);
 }
 
+TEST_CASE("view: in a pipe no step is told twice, not for its validation either") {
+  Screen screen;
+  View view = screen.view(false);
+  view.metrics(step(9), 10, 1s);
+  view.metrics(step(10), 10, 2s);
+  view.metrics({.step = 10, .attempt = 1, .validation_loss = 2.5}, 10, 3s);
+  view.end({.exit_code = 0, .outcome = "done", .facts = {}, .next = {}, .report_json = "{}"});
+  CHECK(screen.out ==
+        "step 9/10  90 %  loss 3.0000  2.00 k tokens/s\n"
+        "step 10/10  100 %  loss 3.0000  2.00 k tokens/s\n"
+        "validation 2.5000 after step 10\n"
+        "done\n");
+}
+
+TEST_CASE("view: MFU stands on the line where the devices' peak is known") {
+  for (const double per_token : {0.0, 0.0002}) {
+    Screen screen;
+    View view = screen.view(false);
+    view.begin({"job", "/runs/job", 4, 2, "", 10, 3, "", per_token});
+    view.metrics(step(10), 10, 1s);
+    CHECK((screen.out.find("MFU 40.0 %") != std::string::npos) == (per_token > 0));
+    CHECK((screen.out.find("MFU") != std::string::npos) == (per_token > 0));
+  }
+}
+
+TEST_CASE("view: on a terminal a redraw is one write that never leaves the line blank") {
+  Screen screen;
+  View view = screen.view(true);
+  view.metrics(step(1), 10, 0s);
+  screen.out.clear();
+  view.metrics(step(2), 10, 1s);
+  CHECK(screen.out.rfind("\r\033[?7lstep 2/10", 0) == 0);
+  CHECK(screen.out.find("\033[K") > screen.out.find("tokens/s"));
+  screen.out.clear();
+  view.news("hello");
+  CHECK(screen.out.rfind("\rhello\033[K\n\033[?7lstep 2/10", 0) == 0);
+}
+
 TEST_CASE("view: colours only where they are wanted") {
   for (const bool color : {false, true}) {
     Screen screen;

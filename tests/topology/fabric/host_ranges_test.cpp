@@ -45,7 +45,7 @@ TEST_CASE("broken host lists are refused", "[fabric][host_ranges]") {
   CHECK_FALSE(expand_hosts("a[1-5]", 4));
   CHECK(expand_hosts("a[1-4]", 4));
   CHECK_FALSE(expand_hosts(std::string(100'000, '[')));
-  CHECK(expand_hosts("a[1-200000]")->size() == kHostsMax);
+  CHECK(expand_hosts("a[1-65536]")->size() == kHostsMax);
 }
 
 TEST_CASE("folding is undone by expanding", "[fabric][host_ranges]") {

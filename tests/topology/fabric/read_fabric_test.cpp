@@ -86,7 +86,7 @@ TEST_CASE("Slurm's topology.conf: errors name the line", "[fabric]") {
       {"SwitchName= Nodes=n1\n", "line 1: "},
       {"BlockName=a Nodes=n1\nBlockName=a Nodes=n2\n", "line 2: the block \"a\" is given twice"},
       {"SwitchName=a Switches=b\nSwitchName=b Switches=a\n", "stands above itself"},
-      {"SwitchName=a Nodes=n[1-200000]\nSwitchName=b Nodes=n1\n", "line 2: more than 200,000 hosts"},
+      {"SwitchName=a Nodes=n[1-65536]\nSwitchName=b Nodes=n1\n", "line 2: more than 65,536 hosts"},
       {"SwitchName=a Nodes=\"n1\n", "line 1: a quote is not closed"},
       {"SwitchName=a \\", "line 1: the file ends"},
       {"SwitchName=a Nodes=n\xff\n", "the name \"n?\" has characters that are not printable"},
