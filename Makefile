@@ -34,6 +34,7 @@ bench: setup-test ## side-by-side measurements, written into docs/performance.md
 container-test: setup-test ## build the images for CPUs and run jobs in them under every container runtime
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain mdsstack
 	@.venv/bin/python tests/container/images.py --build $(BUILD)
+	@.venv/bin/python tests/container/megatron.py --build $(BUILD)
 
 faults: setup-test ## the whole fault matrix: 64 slurmd, nodes that go, time limits, kills (about 15 minutes)
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain

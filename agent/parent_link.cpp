@@ -87,7 +87,8 @@ void ParentLink::Impl::reach(const Address& to) {
   state = State::reaching;
   const uint64_t number = ++tries;
   ChannelOptions options;
-  if (was_connected) options.handshake_timeout = kAgainLimit;
+  // In a crowd one waits for long; to give up and come again would only make it larger.
+  options.handshake_timeout = was_connected ? kAgainLimit : kFirstLimit;
   Channel::connect(io, to.host, to.port, credentials, options,
                    [self = shared_from_this(), number, to](Result<std::shared_ptr<Channel>> result) {
                      if (self->state != State::reaching || self->tries != number) {

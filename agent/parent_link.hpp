@@ -32,7 +32,7 @@ namespace mds::agent {
 
 class ParentLink {
  public:
-  static constexpr std::chrono::seconds kFirstLimit{30};   ///< for the first connection: the head may be crowded
+  static constexpr std::chrono::seconds kFirstLimit{60};   ///< for the first connection: the head may be crowded
   static constexpr std::chrono::seconds kAgainLimit{5};    ///< when a connection has broken
   static constexpr std::chrono::seconds kSilenceLimit{5};  ///< of a parent, before it is left
 

@@ -90,6 +90,18 @@ bool in_other_mount_namespace(pid_t pid) {
   return !theirs.empty() && theirs != namespace_of("self", "mnt");
 }
 
+/// A process' environment, NUL after each variable. It is in the middle of becoming `cat`, and the kernel shows nothing
+/// for that moment: without a PATH from here, no rank would find its program.
+std::string environment_text(const std::string& process_folder) {
+  std::string text;
+  for (int tries = 0; text.empty() && tries < 500; ++tries) {
+    if (tries > 0) poll(nullptr, 0, 4);
+    std::ifstream file(process_folder + "/environ", std::ios::binary);
+    text.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  return text;
+}
+
 [[noreturn]] void run_runtime(std::vector<char*>& argv, std::vector<char*>& envp, const Pipe& input, const Pipe& output,
                               const Pipe& errors) {
   sigset_t none;
@@ -212,8 +224,7 @@ Status Session::open_entrance() {
   entrance_.root = open((folder + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (entrance_.root < 0) return system_error("opening the container's root folder", errno);
 
-  std::ifstream file(folder + "/environ", std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const std::string text = environment_text(folder);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\0', begin), text.size()), equals = text.find('=', begin);
     if (equals < end) environment_[text.substr(begin, equals - begin)] = text.substr(equals + 1, end - equals - 1);

@@ -220,8 +220,8 @@ std::vector<Finding> try_job_container(const Job& job, const topology::Machine& 
   for (const auto& trial : trials) {
     const std::string name = to_string(trial.runtime);
     if (!trial.works) {
-      // Podman is tried in several ways, of which one is enough; where any runtime will do, one that is not installed is
-      // no news.
+      // Podman is tried in several ways, of which one is enough; where any runtime will do, one that is not installed
+      // is no news.
       if (works([&](const auto& other) { return other.runtime == trial.runtime; })) continue;
       if (wanted.runtime == Runtime::automatic && !container::find_runtime(trial.runtime, "")) continue;
       add(one_works ? Severity::note : Severity::warning, "runtime-fails", name, trial.problem, "");

@@ -21,7 +21,8 @@ ContainerFacts read_container_facts();
 
 /// Codes: no-container-runtime, user-namespaces-off, user-namespaces-apparmor, fuse-missing, squashfuse-missing,
 /// cgroup-v1. Warnings where `wanted` (a job asks for a container), else notes.
-std::vector<topology::Finding> examine_container_host(const ContainerFacts& facts, const std::string& host, bool wanted);
+std::vector<topology::Finding> examine_container_host(const ContainerFacts& facts, const std::string& host,
+                                                      bool wanted);
 
 /// What an image's files say.
 struct ImageFacts {

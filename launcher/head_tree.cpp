@@ -156,7 +156,8 @@ void HeadTree::send_pulses() {
   pulse_timer_.async_wait([this](boost::system::error_code error) {
     if (error) return;
     for (const auto& connection : connections_) {
-      if (connection->is_agent) (void)connection->channel->send(MessageType::pulse, 0, json::object(), Priority::urgent);
+      if (!connection->is_agent) continue;
+      (void)connection->channel->send(MessageType::pulse, 0, json::object(), Priority::urgent);
     }
     send_pulses();
   });

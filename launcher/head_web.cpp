@@ -48,12 +48,26 @@ HeadWeb::HeadWeb(boost::asio::io_context& io, const std::string& run_folder, Web
       options_(std::move(options)),
       status_(std::move(status)),
       start_time_(wall_time()) {
-  if (options_.page_port != 0) open_page(io);
+  if (options_.page_port != 0) {
+    read_back();
+    open_page(io);
+  }
   if (options_.prometheus_port != 0) open_prometheus(io);
 }
 
 HeadWeb::~HeadWeb() {
   if (!address_.empty()) unlink((run_folder_ + "/web.url").c_str());
+}
+
+/// A run that is resumed: the curves go on from what metrics.jsonl has.
+void HeadWeb::read_back() {
+  std::ifstream file(run_folder_ + "/metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const auto attempt = record.is_object() ? record.find("attempt") : record.end();
+    if (attempt == record.end() || !attempt->is_number_unsigned()) continue;
+    if (const auto metrics = step_metrics_from_json(record, attempt->get<uint32_t>())) curves_.add(*metrics);
+  }
 }
 
 void HeadWeb::open_page(boost::asio::io_context& io) {

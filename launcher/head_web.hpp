@@ -41,6 +41,7 @@ class HeadWeb {
   const std::vector<std::string>& problems() const { return problems_; }
 
  private:
+  void read_back();
   void open_page(boost::asio::io_context& io);
   void open_prometheus(boost::asio::io_context& io);
   WebReply page(const std::string& path) const;

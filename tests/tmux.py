@@ -1,6 +1,5 @@
 """A terminal of some size, as a user sees it: a tmux server of its own, without anybody's configuration."""
 import os
-import pathlib
 import subprocess
 import tempfile
 
@@ -66,7 +65,3 @@ class Terminal:
             return harness.wait_for(lambda: (screen := self.screen()) and condition(screen) and screen, seconds, what)
         except harness.Failure as failure:
             raise harness.Failure(f"{failure}; there is\n{self.everything()}") from None
-
-
-def available():
-    return any((pathlib.Path(folder) / "tmux").exists() for folder in os.environ["PATH"].split(":"))

@@ -115,9 +115,12 @@ int run_processes(const Options& options) {
   Memory agents;
   const auto begin = Clock::now();
   launcher::HeadObserver observer;
-  observer.on_event = [&](const launcher::Event& event, const launcher::Effects& effects, const auto&, auto) {
+  observer.on_event = [&](const launcher::Event& event, const launcher::Effects& effects, const auto& state, auto) {
     for (const launcher::Effect& effect : effects) {
-      if (effect.kind == launcher::EffectKind::report_cause) std::fprintf(stderr, "an attempt has failed\n");
+      if (effect.kind == launcher::EffectKind::report_cause) {
+        std::fprintf(stderr, "an attempt has failed after %.1f s: %s\n", seconds_since(begin),
+                     state.cause ? describe(*state.cause).c_str() : "?");
+      }
       if (effect.kind != launcher::EffectKind::send_start || joined > 0) continue;
       joined = seconds_since(begin);
       agents = mean_memory(sample_of_agents());

@@ -69,7 +69,8 @@ def test(launcher, arguments):
         return harness.skip("no container runtime is installed (.ci/setup test)")
     begin = time.monotonic()
     # Charliecloud cannot say colons, and it alone; all the rest must survive every argument list.
-    root = container_runs.Root(launcher.work / "an image, 'so \"to\" say'; $(true) %s", launcher.program.parent / "mdstrain").folder
+    folder = launcher.work / "an image, 'so \"to\" say'; $(true) %s"
+    root = container_runs.Root(folder, launcher.program.parent / "mdstrain").folder
     print(f"root folder: {time.monotonic() - begin:.1f} s")
     expected = container_runs.losses(launcher.run(harness.QUICKSTART, *container_runs.SHORT).expect(0))
     for runtime, environment in wanted.items():

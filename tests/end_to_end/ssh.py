@@ -39,7 +39,8 @@ class SshServer:
         host_key = (self.folder / "host_key.pub").read_text().split()
         (self.folder / "known_hosts").write_text(f"known {host_key[0]} {host_key[1]}\n")
         (self.folder / "sshd_config").write_text(
-            f"Port {port}\nListenAddress {'0.0.0.0' if self.within else self.address}\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
+            f"Port {port}\nListenAddress {'0.0.0.0' if self.within else self.address}\n"
+            f"HostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             f"PermitRootLogin prohibit-password\nMaxStartups 100\nSetEnv {self.mark}\n")
         common = (f"HostName {self.address}\n  Port {port}\n  User {getpass.getuser()}\n"
@@ -48,8 +49,9 @@ class SshServer:
         self.config = self.folder / "ssh_config"
         self.config.write_text(f"Host node*\n  HostKeyAlias known\n  {common}Host stranger\n  {common}")
         pathlib.Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own folder for its unprivileged part
-        self.sshd = subprocess.Popen([*self.within, shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"]), "-D", "-e",
-                                      "-f", self.folder / "sshd_config"], stdin=subprocess.DEVNULL,
+        sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
+        self.sshd = subprocess.Popen([*self.within, sshd, "-D", "-e", "-f", self.folder / "sshd_config"],
+                                     stdin=subprocess.DEVNULL,
                                      stdout=open(self.folder / "log", "w"), stderr=subprocess.STDOUT)
         harness.wait_for(lambda: "listening" in (self.folder / "log").read_text(), 10, "sshd")
         return self

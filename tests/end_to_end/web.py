@@ -112,7 +112,7 @@ def in_a_browser(page):
     """Headless Chromium runs the page's own script: what stands there afterwards is what a user sees."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if not browser:
-        harness.check("CI" not in os.environ, "chromium is missing (.ci/setup test)")
+        harness.check(os.environ.get("CI") != "true", "chromium is missing (.ci/setup test)")
         return print("  skipped: chromium is missing")
     with tempfile.TemporaryDirectory(prefix="mds-chromium-") as profile:
         picture = pathlib.Path(profile) / "page.png"
@@ -138,7 +138,7 @@ def figures(page):
     harness.check(fetch(f"http://127.0.0.1:{page.prometheus}/")[0] == 404, "only /metrics is there")
     parsed = subprocess.run(["/usr/bin/python3", "-c", PARSE], input=text, text=True, capture_output=True)
     if "No module named" in parsed.stderr:
-        harness.check("CI" not in os.environ, "python3-prometheus-client is missing (.ci/setup test)")
+        harness.check(os.environ.get("CI") != "true", "python3-prometheus-client is missing (.ci/setup test)")
         return print("  skipped: prometheus_client is missing")
     harness.check(parsed.returncode == 0, parsed.stderr)
     families = {name: (kind, samples) for name, kind, samples in json.loads(parsed.stdout)}
@@ -160,6 +160,19 @@ def figures(page):
         harness.check(not name.endswith(("_ms", "_mb", "_minutes", "_percent")), f"{name}: not a base unit")
 
 
+def resumed(page):
+    """The curves of a run that goes on begin where the run began."""
+    data = lambda: json.loads(fetch((page.latest / "web.url").read_text().strip() + "data")[2])  # noqa: E731
+    before = data()["curves"]["loss"][-1][0]
+    page.stop()
+    harness.check(not (page.latest / "web.url").exists(), "the address outlives the run")
+    page.process = page.launcher.start("run", "--resume", page.latest.resolve(), with_output_dir=False)
+    page.process.output_dir = page.latest.parent
+    harness.wait_for((page.latest / "web.url").exists, 60, "the page of the resumed run")
+    loss = harness.wait_for(lambda: (points := data()["curves"]["loss"])[-1][0] > before and points, 60, "a step more")
+    harness.check(loss[0][0] == 1 and [p[0] for p in loss] == sorted({p[0] for p in loss}), str(loss))
+
+
 def port_taken(launcher):
     """Another program has the port: the run goes on without a page and says so."""
     with socket.socket() as other:
@@ -178,7 +191,7 @@ def test(launcher, arguments):
     print("port_taken", flush=True)
     port_taken(launcher)
     page = Page(launcher)
-    for case in (figures, only_for_who_knows_the_token, loopback_only, rude_peers, in_a_browser):
+    for case in (figures, only_for_who_knows_the_token, loopback_only, rude_peers, in_a_browser, resumed):
         print(case.__name__, flush=True)
         case(page)
     page.stop()
