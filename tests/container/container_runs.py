@@ -39,8 +39,12 @@ class Root:
     def add(self, program, place):
         self.copy(program, place)
         linked = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-        for library in re.findall(r"(/\S+) \(0x", linked):
-            self.copy(pathlib.Path(library), library)
+        libraries = [pathlib.Path(library) for library in re.findall(r"(/\S+) \(0x", linked)]
+        system = next(library.parent for library in libraries if library.name == "libc.so.6")
+        for library in libraries:
+            # A checkout's own go where the loader looks by itself: below /tmp a runtime's own /tmp would hide them.
+            own = not str(library).startswith(("/lib", "/usr/"))
+            self.copy(library, str(system / library.name if own else library))
 
     def copy(self, source, place):
         target = self.folder / place.lstrip("/")

@@ -111,7 +111,7 @@ class Megatron:
 
     def compare(self, chooser, dump, work, blend):
         """Writes random data with Megatron's builder, reads it with both, and returns whether Megatron kept a last
-        epoch apart; None if its own code cannot build this blend (shares rounded past a small part's end)."""
+        epoch apart; None if its own code cannot build or read this blend (shares rounded past a small part's end)."""
         work.mkdir()
         prefixes = [self.write(chooser, work / f"part{i}") for i in range(chooser.randint(2, 4) if blend else 1)]
         weights = [chooser.choice([1, 2, 0.3, 7.5]) for _ in prefixes]
@@ -138,7 +138,12 @@ class Megatron:
             count, *lines = run.stdout.splitlines()
             assert int(count) == len(dataset), f"{what} {split}: {count} samples instead of {len(dataset)}"
             for i, line in enumerate(lines):
-                expected = dataset[i]["text"].tolist()
+                try:
+                    expected = dataset[i]["text"].tolist()
+                except IndexError:
+                    if not blend:
+                        raise
+                    return None
                 assert list(map(int, line.split())) == expected, f"{what} {split}: sample {i} differs"
         return self.last_epoch_kept_apart
 
