@@ -4,10 +4,10 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test build setup-test container-test bench gpu fuzz format lint install clean
+.PHONY: help quickstart test build setup-test container-test bench faults gpu gpu4 fuzz format lint install clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 quickstart: ## set up what is missing, build, train the quickstart model (under 3 minutes on 2 cores)
 	@.ci/setup run
@@ -46,6 +46,10 @@ gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that
 	@.ci/build $(BUILD)
 	-@.venv/bin/python tests/bench/gpu.py --build $(BUILD) --steps 12
 	@tests/run --build $(BUILD) --gpu
+
+gpu4: setup-test ## four GPUs of one host in one call: layouts, bubbles, checkpoints, a kill, topology (10 minutes)
+	@.ci/build $(BUILD)
+	@.venv/bin/python tests/bench/four_gpus.py --build $(BUILD) --record build/live-$(shell hostname)
 
 fuzz: setup-test ## broken job, data and topology files with fresh seeds, FUZZ_SECONDS (600) each; needs clang
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain

@@ -59,6 +59,7 @@ std::optional<StepMetrics> step_metrics_from_json(const json& progress, uint32_t
   m.tokens = number<int64_t>(progress, "tokens");
   m.seconds = number<double>(progress, "seconds");
   m.consumed_samples = number<int64_t>(progress, "consumed_samples");
+  m.pipeline_bubble = number<double>(progress, "pipeline_bubble");
   return m;
 }
 
@@ -82,6 +83,7 @@ void MetricsHistory::add(const StepMetrics& m) {
   // A validation report's "seconds" is not the step's.
   if (m.loss) take(known.seconds, m.seconds);
   take(known.consumed_samples, m.consumed_samples);
+  take(known.pipeline_bubble, m.pipeline_bubble);
 }
 
 void MetricsHistory::resume(uint32_t attempt, int64_t step) {
@@ -105,11 +107,12 @@ std::optional<double> MetricsHistory::last_validation_loss() const {
 
 std::string MetricsHistory::csv() const {
   std::string text =
-      "step,attempt,loss,validation_loss,lr,grad_norm,tokens,seconds,consumed_samples,tokens_per_second\n";
+      "step,attempt,loss,validation_loss,lr,grad_norm,tokens,seconds,consumed_samples,tokens_per_second,"
+      "pipeline_bubble\n";
   for (const auto& [step, m] : steps_) {
     text += std::to_string(step) + "," + std::to_string(m.attempt) + cell(m.loss) + cell(m.validation_loss) +
             cell(m.lr) + cell(m.grad_norm) + cell(m.tokens) + cell(m.seconds) + cell(m.consumed_samples) +
-            cell(m.tokens_per_second()) + "\n";
+            cell(m.tokens_per_second()) + cell(m.pipeline_bubble) + "\n";
   }
   return text;
 }

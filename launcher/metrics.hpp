@@ -25,6 +25,7 @@ struct StepMetrics {
   std::optional<int64_t> tokens{};           ///< of all ranks in this step
   std::optional<double> seconds{};           ///< of this step
   std::optional<int64_t> consumed_samples{};
+  std::optional<double> pipeline_bubble{};   ///< share of the stages' time without work, of the step before; 0 to 1
   bool operator==(const StepMetrics&) const = default;
 
   std::optional<double> tokens_per_second() const;

@@ -85,6 +85,7 @@ Status MetricsFiles::append_scalars(const StepMetrics& m, double wall_time) {
   put("validation_loss", m.validation_loss);
   put("lr", m.lr);
   put("grad_norm", m.grad_norm);
+  put("pipeline_bubble", m.pipeline_bubble);
   if (m.loss) put("tokens_per_second", m.tokens_per_second());
   return tensorboard_->add(m.step, wall_time, scalars);
 }

@@ -92,6 +92,7 @@ void add_training(Exposition& out, const RunCounters& counters, const json& stat
   optional("mds_validation_loss", last.validation_loss, "Last validation loss, nats a token.");
   optional("mds_learning_rate", last.lr, "Learning rate of the last step.");
   optional("mds_gradient_norm", last.grad_norm, "Gradient norm of the last step, before clipping.");
+  optional("mds_pipeline_bubble_ratio", last.pipeline_bubble, "Share of the stages' time without work, 0 to 1.");
   optional("mds_tokens_per_second", last.tokens_per_second(), "Throughput of the last step, over all ranks.");
   if (status.contains("mfu")) {
     out.gauge("mds_model_flops_utilization_ratio", status["mfu"], "Model FLOPs utilization of the last step, 0 to 1.");

@@ -1,6 +1,6 @@
 """Memory and step time of one GPU as the plan predicts them and as the trainer measures them, side by side.
 
-    memory.py [--build FOLDER] [--only NAME,...] [--topology MACHINE]
+    memory.py [--build FOLDER] [--only NAME;...] [--topology MACHINE]
 
 The plan is made for a machine of the same kind (--topology) before the job runs. Memory is what the tensors take at
 their highest (memory_bytes_max of report.json); step time is the median behind the first two steps. Exit code 1 if a
@@ -73,7 +73,7 @@ def measure(launcher, name, topology):
 
 
 def bench(launcher, arguments):
-    names = arguments.only.split(",") if arguments.only else list(JOBS)
+    names = arguments.only.split(";") if arguments.only else list(JOBS)
     results = []
     print("| job | GiB planned | GiB measured | off | step planned, s | step measured, s | off |")
     print("|---|---|---|---|---|---|---|")
@@ -92,7 +92,7 @@ def bench(launcher, arguments):
 
 
 def arguments(parser):
-    parser.add_argument("--only", help="jobs, joined by commas: " + "; ".join(JOBS))
+    parser.add_argument("--only", help="jobs, joined by semicolons: " + "; ".join(JOBS))
     parser.add_argument("--topology", default="dgx-h200", help="the machine that the plan is made for")
 
 

@@ -27,8 +27,9 @@ FlatBuffers::FlatBuffers(const std::vector<Parameter*>& parameters, const FlatOp
   int64_t end = 0;
   for (Parameter* parameter : parameters) {
     const int64_t begin = round_up(end, kAlignment);
-    end = begin + element_count(parameter->shape);
-    placed_.push_back({parameter, {begin, end}});
+    const int64_t count = element_count(parameter->shape);
+    placed_.push_back({parameter, {begin, begin + count}});
+    end = begin + count + (parameter->padding_rows ? parameter->padding_rows * parameter->shape.back() : 0);
   }
   size_ = round_up(std::max<int64_t>(end, 1), kAlignment * shards_);
   const at::ScalarType master = options.compute_dtype == at::kDouble ? at::kDouble : at::kFloat;

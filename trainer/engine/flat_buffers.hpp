@@ -1,6 +1,7 @@
 // FlatBuffers: all parameters of one rank in one buffer, all gradients in another of the same layout.
 //
-//   | parameter 0 |pad| parameter 1 |pad| ... |padding|      each parameter starts at a multiple of kAlignment elements
+//   | parameter 0 |pad| parameter 1 |pad| ... |padding|      each parameter starts at a multiple of kAlignment
+//                                                            elements, behind the padding_rows of the one before
 //   |    shard 0     |     shard 1     |     shard 2  |      shards of equal size, one per data-parallel rank
 //
 // Gathers, reductions and the optimizer work on the buffers; layers see views. A shard boundary may cut a parameter

@@ -52,21 +52,25 @@ void add_loss(at::Tensor& sum, const at::Tensor& loss) { sum = sum.defined() ? a
 }  // namespace
 
 at::Tensor run_pipeline(StageModel& model, Communicator& pipeline, const std::vector<PipelineOp>& ops,
-                        const PipelineWork& work) {
+                        const PipelineWork& work, StageClock& clock) {
   Neighbours neighbours(model, pipeline, work);
   at::Tensor loss;
+  clock.start();
   at::Tensor input = ops.empty() ? at::Tensor() : neighbours.exchange(nullptr, {}, &ops[0]);
   for (size_t i = 0; i < ops.size(); ++i) {
     const Op& op = ops[i];
     at::Tensor output;
+    clock.pass_begins();
     if (op.kind == Op::Kind::forward) {
       output = model.forward(op.micro_batch, work.batches[op.micro_batch], input, work.loss_denominator);
       if (model.is_last()) add_loss(loss, output);
     } else {
       output = model.backward(op.micro_batch, input, work.loss_scale);
     }
+    clock.pass_ends();
     input = neighbours.exchange(&op, output, i + 1 < ops.size() ? &ops[i + 1] : nullptr);
   }
+  clock.stop();
   return loss;
 }
 

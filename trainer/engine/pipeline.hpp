@@ -7,6 +7,7 @@
 
 #include "trainer/comm/communicator.hpp"
 #include "trainer/engine/pipeline_schedule.hpp"
+#include "trainer/engine/stage_clock.hpp"
 #include "trainer/model/model.hpp"
 
 namespace mds::trainer {
@@ -20,9 +21,10 @@ struct PipelineWork {
 };
 
 /// Forward and backward of all micro batches; gradients are added into the parameters' grad. Returns the sum of the
-/// losses on the last stage (0-dim, fp32 or float64), undefined elsewhere. Collective over `pipeline`.
+/// losses on the last stage (0-dim, fp32 or float64), undefined elsewhere. Collective over `pipeline`. `clock` takes
+/// the times of the passes.
 at::Tensor run_pipeline(StageModel& model, Communicator& pipeline, const std::vector<PipelineOp>& ops,
-                        const PipelineWork& work);
+                        const PipelineWork& work, StageClock& clock);
 
 /// Forward alone, nothing saved; result as run_pipeline. Collective over `pipeline`.
 at::Tensor evaluate_pipeline(StageModel& model, Communicator& pipeline, const PipelineWork& work);

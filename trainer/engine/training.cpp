@@ -58,7 +58,8 @@ Training::Training(const TrainingContext& context)
       config_(context.config),
       shape_(batch_shape(context.config, *context.groups.data)),
       compute_dtype_(context.compute_dtype.value_or(config_.training.precision == Precision::bf16 ? at::kBFloat16
-                                                                                                : at::kFloat)) {}
+                                                                                                : at::kFloat)),
+      clock_(context.device.device) {}
 
 Result<std::unique_ptr<Training>> Training::prepare(const TrainingContext& context) {
   if (Status status = check_supported(context.config); !status) return status.error();
@@ -99,7 +100,9 @@ Status Training::open_data() {
 
 void Training::make_model() {
   const ProcessGroups& groups = context_.groups;
-  const StageOptions options{compute_dtype_, context_.device.device, groups.pipeline->rank(), groups.pipeline->size()};
+  constexpr int64_t kVocabularyTileOnGpus = 64;
+  const StageOptions options{compute_dtype_, context_.device.device, groups.pipeline->rank(), groups.pipeline->size(),
+                             context_.device.cuda ? kVocabularyTileOnGpus : 1};
   model_ = StageModel::make(config_.model, config_.parallel, config_.training.recompute, options, *groups.tensor);
   ops_ = pipeline_schedule(config_.parallel.schedule, options.stage, options.num_stages,
                            static_cast<int>(shape_.micro_batches));
@@ -189,18 +192,25 @@ Result<Training::StepResult> Training::train_step(double lr) {
   auto batches = read_batches(*train_data_, shape_, consumed_samples_, context_.device.device);
   if (!batches) return batches.error();
   const PipelineWork work{*batches, static_cast<double>(shape_.global_tokens()), 1.0, compute_dtype_};
-  const at::Tensor loss = run_pipeline(*model_, *context_.groups.pipeline, ops_, work);
+  const StageTime before = clock_.read();
+  const at::Tensor loss = run_pipeline(*model_, *context_.groups.pipeline, ops_, work, clock_);
   optimizer_->reduce_gradients();
 
-  // One small sum over the world: the norm's shares and whether any rank was asked for something.
+  // One small sum over the world: the norm's shares, whether any rank was asked for something, and the times of the
+  // step before (this one's are not known yet on a GPU, and waiting for them would cost).
   const agent::RankRequests requests = context_.control.poll();
   const at::Tensor norm_share = optimizer_->squared_norm_share();
-  at::Tensor shared = at::tensor({0.0, requests.stop ? 1.0 : 0.0, requests.checkpoint_now ? 1.0 : 0.0},
+  const int stages = context_.groups.pipeline->size();
+  at::Tensor shared = at::tensor({0.0, requests.stop ? 1.0 : 0.0, requests.checkpoint_now ? 1.0 : 0.0, before.busy,
+                                  model_->is_first() ? before.span * stages : 0.0},
                                  norm_share.options());
   shared[0].copy_(norm_share);
   context_.groups.world->all_reduce(shared);
   shared = shared.to(at::kCPU);
-  StepResult result{0, std::sqrt(shared[0].item<double>()), shared[1].item<double>() > 0, shared[2].item<double>() > 0};
+  StepResult result{0, std::sqrt(shared[0].item<double>()), shared[1].item<double>() > 0, shared[2].item<double>() > 0,
+                    std::nullopt};
+  const double span = shared[4].item<double>();
+  if (stages > 1 && span > 0) result.bubble = bubble_share(shared[3].item<double>(), span);
   if (!std::isfinite(result.grad_norm)) {
     return internal("step " + std::to_string(step_ + 1) + ": the gradient norm is not finite; lower optimizer.lr, "
                     "raise lr_schedule.warmup_steps or set training.grad_clip");
@@ -229,14 +239,16 @@ Status Training::report_step(const StepResult& result, double lr, double seconds
       std::to_string(result.loss) + "  norm " + std::to_string(result.grad_norm) + "  " +
       std::to_string(static_cast<int64_t>(seconds * 1e3)) + " ms");
   }
-  return report({{"step", step_},
-                 {"steps", config_.training.steps},
-                 {"loss", result.loss},
-                 {"lr", lr},
-                 {"grad_norm", result.grad_norm},
-                 {"tokens", shape_.global_tokens()},
-                 {"seconds", seconds},
-                 {"consumed_samples", consumed_samples_}});
+  nlohmann::json body{{"step", step_},
+                      {"steps", config_.training.steps},
+                      {"loss", result.loss},
+                      {"lr", lr},
+                      {"grad_norm", result.grad_norm},
+                      {"tokens", shape_.global_tokens()},
+                      {"seconds", seconds},
+                      {"consumed_samples", consumed_samples_}};
+  if (result.bubble) body["pipeline_bubble"] = *result.bubble;
+  return report(body);
 }
 
 /// Always over the same samples, so that one run's validation losses can be compared.

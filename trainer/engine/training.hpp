@@ -55,6 +55,7 @@ class Training {
     double grad_norm = 0;            ///< before clipping
     bool stop = false;               ///< any rank was asked
     bool checkpoint_now = false;
+    std::optional<double> bubble;    ///< of the step before, whose times have come in with this one's sums; pipelines
   };
 
   explicit Training(const TrainingContext& context);
@@ -82,6 +83,7 @@ class Training {
   std::vector<PipelineOp> ops_;
   std::unique_ptr<FlatBuffers> buffers_;
   std::unique_ptr<Optimizer> optimizer_;
+  StageClock clock_;
   int64_t step_ = 0;                 ///< completed steps
   int64_t consumed_samples_ = 0;
   int64_t evaluated_step_ = -1, saved_step_ = -1;

@@ -15,8 +15,9 @@ Variant choose(const AttentionInput& input) {
   const at::Tensor& q = input.query;
   if (!q.is_cuda()) return Variant::cpu_flash;
   const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
-  if (!half || input.bias.defined()) return Variant::cuda_efficient;
-  return at::globalContext().deterministicAlgorithms() ? Variant::cuda_flash : Variant::cuda_cudnn;
+  if (!half) return Variant::cuda_efficient;
+  if (!at::globalContext().deterministicAlgorithms()) return Variant::cuda_cudnn;
+  return input.bias.defined() ? Variant::cuda_efficient : Variant::cuda_flash;   // flash attention takes no bias
 }
 
 /// cuDNN and flash attention group queries themselves; the others want as many key heads as query heads.
@@ -49,7 +50,7 @@ at::Tensor causal_attention(const AttentionInput& input, AttentionSaved& saved) 
   const at::Tensor& q = input.query;
   const Variant variant = choose(input);
   if (variant == Variant::cuda_cudnn) {
-    auto r = at::_scaled_dot_product_cudnn_attention(q, input.key, input.value, std::nullopt,
+    auto r = at::_scaled_dot_product_cudnn_attention(q, input.key, input.value, batch_bias(input),
                                                      /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true,
                                                      /*return_debug_mask=*/false, input.scale);
     saved = {std::get<1>(r), std::get<6>(r), std::get<7>(r)};
@@ -86,7 +87,7 @@ AttentionGradient causal_attention_backward(const at::Tensor& grad, const Attent
         variant == Variant::cuda_cudnn
             ? at::_scaled_dot_product_cudnn_attention_backward(
                   grad, q, input.key, input.value, output, saved.log_sum_exp, saved.philox_seed, saved.philox_offset,
-                  /*attn_bias=*/none, none, none, seq, seq, 0.0, /*is_causal=*/true, input.scale)
+                  batch_bias(input).value_or(none), none, none, seq, seq, 0.0, /*is_causal=*/true, input.scale)
             : at::_scaled_dot_product_flash_attention_backward(
                   grad, q, input.key, input.value, output, saved.log_sum_exp, none, none, seq, seq, 0.0,
                   /*is_causal=*/true, saved.philox_seed, saved.philox_offset, input.scale);

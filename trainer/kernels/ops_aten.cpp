@@ -139,7 +139,7 @@ at::Tensor cross_entropy_statistics(const at::Tensor& logits, const at::Tensor& 
   const at::ScalarType dtype = statistics_dtype(logits.scalar_type());
   at::Tensor statistics = at::empty({3, rows}, logits.options().dtype(dtype));
   const LocalLabels local = local_labels(labels, first_column, logits.size(1));
-  statistics[2].copy_(logits.gather(1, local.column).to(dtype).mul_(local.mine).squeeze(1));
+  statistics[2].copy_(logits.gather(1, local.column).masked_fill_(local.mine.logical_not(), 0).squeeze(1));
   for (int64_t begin = 0; begin < rows; begin += chunk_rows(logits)) {
     const int64_t n = std::min(chunk_rows(logits), rows - begin);
     const at::Tensor chunk = widen(logits.narrow(0, begin, n));

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
 #include <vector>
 
 namespace mds::trainer {
@@ -11,6 +12,8 @@ LanguageHead::LanguageHead(const Norm& norm, Parameter* weight, const TensorRegi
       linear_(weight),
       region_(region),
       first_column_(weight->slices.front().global_offset[0]),
+      columns_(weight->shape.front()),
+      padding_(weight->padding_rows),
       vocabulary_(weight->slices.front().global_shape[0]) {}
 
 // Each rank's sum of exponentials is brought from its own maximum to the common one before the sums are added.
@@ -27,14 +30,23 @@ at::Tensor LanguageHead::exchange_statistics(at::Tensor statistics, at::Tensor& 
   return statistics[1].log().add_(statistics[0]);
 }
 
+/// A label that is the next rank's must not fall on our padding.
+at::Tensor LanguageHead::out_of_padding(const at::Tensor& labels) const {
+  constexpr int64_t kNobodys = std::numeric_limits<int64_t>::max() / 2;
+  const bool others_follow = first_column_ + columns_ < vocabulary_;
+  if (padding_ == 0 || !others_follow) return labels;
+  return labels.masked_fill(labels.ge(first_column_ + columns_), kNobodys);
+}
+
 at::Tensor LanguageHead::forward(const at::Tensor& x, const at::Tensor& labels, double denominator,
                                  Saved& saved) const {
   const kernels::NormOutput normed = norm_.forward(x);
   saved.input = x;
   saved.norm = normed.statistics;
   saved.normed = normed.y;
-  saved.labels = labels.reshape(-1);
+  saved.labels = out_of_padding(labels.reshape(-1));
   saved.logits = linear_.forward(region_.gather(normed.y)).flatten(0, 1);
+  if (padding_ > 0) saved.logits.narrow(1, columns_, padding_).fill_(-std::numeric_limits<double>::infinity());
   at::Tensor target;
   saved.log_sum_exp = exchange_statistics(
       kernels::table_for(x).cross_entropy_statistics(saved.logits, saved.labels, first_column_), target);
@@ -54,7 +66,7 @@ at::Tensor LanguageHead::backward(double scale, Saved& saved) const {
 
 // Ranks may hold different numbers of columns, and all_gather wants equal ones: columns are padded for the exchange.
 at::Tensor LanguageHead::logits(const at::Tensor& x) const {
-  const at::Tensor local = linear_.forward(region_.gather(norm_.forward(x).y));
+  const at::Tensor local = linear_.forward(region_.gather(norm_.forward(x).y)).narrow(2, 0, columns_);
   const int parts = region_.group().size();
   if (parts == 1) return local;
   const int64_t columns = (vocabulary_ + parts - 1) / parts;

@@ -2,6 +2,8 @@
 //
 // Logits are never gathered for the loss: ranks exchange three numbers per token. Backward turns the buffer of logits
 // into their gradient in place, so that one [tokens, vocabulary / t] tensor in the compute dtype is all that lives.
+//
+// The weight's rows of padding give logits of minus infinity: they weigh nothing, and their gradient is 0.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,8 +19,8 @@ class LanguageHead {
     at::Tensor input;  ///< [seq / s, batch, hidden]
     kernels::NormStatistics norm;
     at::Tensor normed;
-    at::Tensor logits;       ///< [seq x batch, local vocabulary]
-    at::Tensor labels;       ///< [seq x batch]
+    at::Tensor logits;       ///< [seq x batch, local vocabulary + padding]
+    at::Tensor labels;       ///< [seq x batch], those of other ranks behind the padding
     at::Tensor log_sum_exp;  ///< [seq x batch], over the whole vocabulary
   };
 
@@ -34,12 +36,15 @@ class LanguageHead {
   at::Tensor logits(const at::Tensor& x) const;
 
  private:
+  at::Tensor out_of_padding(const at::Tensor& labels) const;
   at::Tensor exchange_statistics(at::Tensor statistics, at::Tensor& target) const;
 
   Norm norm_;
   Linear linear_;
   TensorRegion region_;
   int64_t first_column_;
+  int64_t columns_;       ///< without padding
+  int64_t padding_;
   int64_t vocabulary_;
 };
 

@@ -41,7 +41,7 @@ void accumulate_product(at::Tensor& grad, const at::Tensor& dy, const at::Tensor
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
-  const at::Tensor weight = weight_->value.t();
+  const at::Tensor weight = with_padding(*weight_, weight_->value).t();
   at::Tensor y = bias_ ? at::addmm(bias_->value, as_matrix(x), weight) : at::mm(as_matrix(x), weight);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = y.size(1);
@@ -51,11 +51,12 @@ at::Tensor Linear::forward(const at::Tensor& x) const {
 at::Tensor Linear::backward_input(const at::Tensor& dy) const {
   std::vector<int64_t> shape = dy.sizes().vec();
   shape.back() = weight_->value.size(1);
-  return at::mm(as_matrix(dy), weight_->value).view(shape);
+  return at::mm(as_matrix(dy), with_padding(*weight_, weight_->value)).view(shape);
 }
 
 void Linear::backward_weight(const at::Tensor& dy, const at::Tensor& x) const {
-  accumulate_product(weight_->grad, as_matrix(dy), as_matrix(x));
+  at::Tensor grad = with_padding(*weight_, weight_->grad);
+  accumulate_product(grad, as_matrix(dy), as_matrix(x));
   Bias(bias_).backward_weight(dy);
 }
 

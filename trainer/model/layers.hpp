@@ -41,7 +41,7 @@ class TensorRegion {
   bool sequence_parallel_;
 };
 
-/// y = x weight^T (+ bias), weight [out, in].
+/// y = x weight^T (+ bias), weight [out, in]; `out` counts the weight's rows of padding, whose dy must be 0.
 class Linear {
  public:
   explicit Linear(Parameter* weight, Parameter* bias = nullptr) : weight_(weight), bias_(bias) {}

@@ -27,6 +27,9 @@ struct StageOptions {
   at::Device device = at::kCPU;
   int stage = 0;  ///< pipeline stage, 0-based
   int num_stages = 1;
+  /// The output projection is padded to a multiple of so many rows. On GPUs it must be: with bf16 and a width that no 8
+  /// divides, cuBLAS leaves the tensor cores (GPT-2's 50,257 columns take 7 times as long as 50,304).
+  int64_t vocabulary_tile = 1;
 };
 
 class StageModel {

@@ -35,10 +35,17 @@ struct Parameter {
   bool tensor_replicated = false;    ///< every tensor-parallel rank holds the same value (norms, row-parallel biases)
   bool sequence_partial = false;     ///< its gradient is a partial sum over tensor ranks when sequence_parallel is on
   bool shared_embedding = false;     ///< tied word embedding, also held by the other end of the pipeline
+  int64_t padding_rows = 0;          ///< rows of zeros kept free behind the last one, in no slice; see with_padding()
 
   // Bound by the engine before the first use (views into its flat buffers).
   at::Tensor value;  ///< compute dtype
   at::Tensor grad;   ///< accumulation dtype (fp32, or float64 in tests); layers add into it
 };
+
+/// `view`, the parameter's value or grad, and the rows of zeros behind it: what products of whole tiles work on.
+inline at::Tensor with_padding(const Parameter& parameter, const at::Tensor& view) {
+  if (parameter.padding_rows == 0) return view;
+  return view.as_strided({view.size(0) + parameter.padding_rows, view.size(1)}, view.strides());
+}
 
 }  // namespace mds::trainer

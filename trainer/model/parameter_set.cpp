@@ -17,7 +17,8 @@ Parameter* ParameterSet::add(Parameter parameter) {
   return pointers_.back();
 }
 
-Parameter* ParameterSet::split_rows(const std::string& name, const std::vector<LogicalTensor>& tensors) {
+Parameter* ParameterSet::split_rows(const std::string& name, const std::vector<LogicalTensor>& tensors,
+                                    int64_t tile) {
   Parameter p;
   p.name = name;
   p.weight_decay = tensors.front().columns != 0;
@@ -30,6 +31,7 @@ Parameter* ParameterSet::split_rows(const std::string& name, const std::vector<L
     local_rows += range.size();
   }
   p.shape = shape_of(local_rows, tensors.front().columns);
+  p.padding_rows = (tile - local_rows % tile) % tile;
   return add(std::move(p));
 }
 

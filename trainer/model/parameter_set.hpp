@@ -1,7 +1,7 @@
 // ParameterSet: declares the parameters of one rank and works out which slices of the logical tensors they hold.
 //
-// A dimension of n elements is split over t tensor ranks as [n r / t, n (r + 1) / t), evenly or not: a vocabulary that
-// t does not divide needs no padding.
+// A dimension of n elements is split over t tensor ranks as [n r / t, n (r + 1) / t), evenly or not: what a rank holds
+// of the vocabulary does not depend on padding.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,8 @@ class ParameterSet {
       : rank_(tensor_rank), size_(tensor_size), sequence_parallel_(sequence_parallel) {}
 
   /// Every logical tensor split along its rows and the local parts stacked: column-parallel weights and biases,
-  /// embeddings. Vectors get no weight decay.
-  Parameter* split_rows(const std::string& name, const std::vector<LogicalTensor>& tensors);
+  /// embeddings. Vectors get no weight decay. Rows of zeros fill the last `tile`.
+  Parameter* split_rows(const std::string& name, const std::vector<LogicalTensor>& tensors, int64_t tile = 1);
   /// Split along its columns: row-parallel weights.
   Parameter* split_columns(const LogicalTensor& tensor);
   /// Whole on every tensor rank. Vectors get no weight decay.

@@ -73,8 +73,9 @@ Transformer::Transformer(const ModelConfig& model, const ParallelConfig& paralle
 void Transformer::declare(Recompute recompute) {
   const LogicalTensor word{"embedding.word.weight", model_.vocab_size, model_.hidden_size};
   Parameter* word_weight = nullptr;
+  const int64_t tile = model_.tie_word_embeddings ? options_.vocabulary_tile : 1;
   if (is_first()) {
-    word_weight = parameters_.split_rows(word.name, {word});
+    word_weight = parameters_.split_rows(word.name, {word}, tile);
     embedding_.emplace(word_weight, region_);
     if (model_.architecture == Architecture::gpt3) {
       position_embedding_.emplace(
@@ -90,9 +91,9 @@ void Transformer::declare(Recompute recompute) {
     const Norm norm = make_norm(model_, "final_norm", parameters_);
     if (!model_.tie_word_embeddings) {
       const LogicalTensor head{"head.weight", model_.vocab_size, model_.hidden_size};
-      word_weight = parameters_.split_rows(head.name, {head});
+      word_weight = parameters_.split_rows(head.name, {head}, options_.vocabulary_tile);
     } else if (!word_weight) {
-      word_weight = parameters_.split_rows(word.name, {word});
+      word_weight = parameters_.split_rows(word.name, {word}, options_.vocabulary_tile);
     }
     head_.emplace(norm, word_weight, region_);
   }

@@ -1,9 +1,15 @@
-// The fused CUDA kernels against their ATen twins in float64, on random shapes and data. Needs a GPU: `make gpu`.
+// What runs on GPUs alone against the same on CPUs in float64, on random shapes and data: fused kernels and their ATen
+// twins, the kinds of attention, a stage's clock. Needs a GPU: `make gpu`.
+#include <array>
+#include <cmath>
+#include <functional>
 #include <random>
 
 #include <ATen/ATen.h>
 
 #include "trainer/cuda/ops_cuda.hpp"
+#include "trainer/engine/stage_clock.hpp"
+#include "trainer/kernels/attention.hpp"
 
 #include "tests/catch.hpp"      // after LibTorch's headers, which define CHECK, too
 
@@ -143,4 +149,54 @@ TEST_CASE("fused AdamW equals its twin", "[gpu]") {
       CHECK(relative(value, master_want) < c.tolerance);
     }
   }
+}
+
+TEST_CASE("attention on GPUs equals that of CPUs, grouped and with a bias", "[gpu]") {
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    const bool biased = repeat % 2 == 1, deterministic = repeat % 3 == 2;
+    at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
+    const int64_t batch = any({1, 3}), key_heads = any({2, 4}), group = biased ? 1 : any({1, 2});
+    const int64_t heads = key_heads * group, seq = any({32, 64, 136, 512}), d = any({16, 64, 128});
+    INFO("batch " << batch << " heads " << heads << "/" << key_heads << " seq " << seq << " head size " << d << " bias "
+                  << biased << " deterministic " << deterministic);
+    const auto by_head = random({seq, batch, heads + 2 * key_heads, d}, at::kBFloat16).permute({1, 2, 0, 3});
+    const auto grad = random({seq, batch, heads, d}, at::kBFloat16).permute({1, 2, 0, 3});
+    const auto bias = biased ? random({heads, seq, seq}, at::kBFloat16) : at::Tensor();
+    const double scale = 1 / std::sqrt(static_cast<double>(d));
+    const auto run = [&](const std::function<at::Tensor(const at::Tensor&)>& as) {
+      const auto x = as(by_head);
+      const kernels::AttentionInput input{x.narrow(1, 0, heads), x.narrow(1, heads, key_heads),
+                                          x.narrow(1, heads + key_heads, key_heads), biased ? as(bias) : bias, scale};
+      kernels::AttentionSaved saved;
+      const auto out = kernels::causal_attention(input, saved);
+      const auto in = kernels::causal_attention_backward(as(grad), input, out, saved);
+      return std::array<at::Tensor, 4>{out, in.query, in.key, in.value};
+    };
+    const auto got = run([](const at::Tensor& x) { return x; });
+    const auto want = run([](const at::Tensor& x) { return x.to(at::kCPU, at::kDouble); });
+    for (size_t i = 0; i < got.size(); ++i) CHECK(relative(got[i].cpu(), want[i]) < 1.5e-2);
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
+TEST_CASE("a stage's clock knows busy from idle time on a GPU", "[gpu]") {
+  const auto x = random({4096, 4096}, at::kBFloat16);
+  const auto work = [&](int products) {
+    for (int i = 0; i < products; ++i) at::mm(x, x);
+  };
+  work(20);
+  StageClock clock(x.device());
+  clock.start();
+  for (int pass = 0; pass < 3; ++pass) {
+    work(20);              // as an exchange with a neighbour: between the passes
+    clock.pass_begins();
+    work(20);
+    clock.pass_ends();
+  }
+  clock.stop();
+  at::mm(x, x).cpu();      // the device has come to the end
+  const StageTime time = clock.read();
+  INFO("busy " << time.busy << " s of " << time.span << " s");
+  CHECK(time.busy > 0.4 * time.span);
+  CHECK(time.busy < 0.6 * time.span);
 }

@@ -58,6 +58,9 @@ TEST_CASE("every layout has the loss curve of a single rank", "[engine][training
       CHECK(largest_difference(result.values("loss"), expected.values("loss")) < 1e-9);
       CHECK(largest_difference(result.values("grad_norm"), expected.values("grad_norm")) < 1e-9);
       CHECK(largest_difference(result.values("validation_loss"), expected.values("validation_loss")) < 1e-9);
+      // Known from the second step on, and only where there are stages.
+      CHECK(result.values("pipeline_bubble").size() == (layout.pipeline > 1 ? 5 : 0));
+      for (const double bubble : result.values("pipeline_bubble")) CHECK((bubble > 0 && bubble < 1));
     }
   }
 }

@@ -28,6 +28,7 @@ struct Layout {
   Recompute recompute = Recompute::none;
   at::ScalarType compute = at::kDouble;
   at::ScalarType grad = at::kDouble;
+  int64_t vocabulary_tile = 1;
 };
 
 struct LayoutResult {
@@ -46,8 +47,10 @@ inline at::Tensor block_of(const at::Tensor& whole, const LogicalSlice& slice, c
 
 inline void bind(const std::vector<Parameter*>& parameters, at::ScalarType compute, at::ScalarType grad) {
   for (Parameter* p : parameters) {
-    p->value = at::zeros(p->shape, at::TensorOptions().dtype(compute));
-    p->grad = at::zeros(p->shape, at::TensorOptions().dtype(grad));
+    std::vector<int64_t> padded = p->shape;
+    padded.front() += p->padding_rows;
+    p->value = at::zeros(padded, at::TensorOptions().dtype(compute)).narrow(0, 0, p->shape.front());
+    p->grad = at::zeros(padded, at::TensorOptions().dtype(grad)).narrow(0, 0, p->shape.front());
   }
 }
 
@@ -101,6 +104,8 @@ inline Tensors collect_gradients(const std::vector<std::vector<Parameter*>>& ran
   Tensors whole;
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     for (const Parameter* p : ranks[rank]) {
+      const at::Tensor padding = with_padding(*p, p->grad).narrow(0, p->shape.front(), p->padding_rows);
+      TORCH_CHECK(padding.count_nonzero().item<int64_t>() == 0, p->name, ": padding has a gradient");
       if (p->tensor_replicated && !p->sequence_partial && rank > 0) continue;
       for (const LogicalSlice& s : p->slices) {
         at::Tensor& sum = whole[s.name];
@@ -167,7 +172,7 @@ inline LayoutResult run_layout(const ModelConfig& model, const Layout& layout, c
   LayoutResult result;
   on_ranks(layout.tensor, [&](int rank) {
     for (int stage = 0; stage < layout.pipeline; ++stage) {
-      const StageOptions options{layout.compute, at::kCPU, stage, layout.pipeline};
+      const StageOptions options{layout.compute, at::kCPU, stage, layout.pipeline, layout.vocabulary_tile};
       ranks[rank].stages.push_back(StageModel::make(model, parallel, layout.recompute, options, *groups[rank]));
       bind(ranks[rank].stages.back()->parameters(), layout.compute, layout.grad);
       load(ranks[rank].stages.back()->parameters(), values);

@@ -96,8 +96,10 @@ TEST_CASE("whole models: every layout equals one rank") {
         for (const bool sequence_parallel : {false, true}) {
           Layout layout{tensor, pipeline, sequence_parallel};
           layout.recompute = static_cast<Recompute>(random() % 3);
+          layout.vocabulary_tile = 1 + static_cast<int64_t>(random() % 16);
           INFO("tensor " << tensor << " pipeline " << pipeline << " sequence_parallel " << sequence_parallel
-                         << " recompute " << to_string(layout.recompute));
+                         << " recompute " << to_string(layout.recompute) << " vocabulary tile "
+                         << layout.vocabulary_tile);
           check_same(run_layout(c.model, layout, values, c.batches, c.denominator), want, 1e-12);
         }
       }
