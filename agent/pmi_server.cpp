@@ -67,7 +67,10 @@ Result<UniqueFd> PmiServer::connect(int rank) {
 }
 
 std::map<std::string, std::string> PmiServer::environment(int rank) const {
-  return {{"PMI_RANK", std::to_string(rank)}, {"PMI_SIZE", std::to_string(world_.size)}};
+  // MPICH 5 ends with an error where it finds two protocols, ours for Open MPI the other, and is told neither.
+  return {{"PMI_RANK", std::to_string(rank)},
+          {"PMI_SIZE", std::to_string(world_.size)},
+          {"MPIR_CVAR_PMI_VERSION", "1"}};
 }
 
 void PmiServer::wait(const std::shared_ptr<Client>& client) {

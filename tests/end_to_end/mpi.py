@@ -1,7 +1,8 @@
 """Real start programs of MPI: the quickstart job, shortened, runs through Open MPI's and MPICH's mpirun and has the
 losses of the local back end, bit for bit; a killed agent starts again; and an mpirun may itself start mdslaunch. (Which
-words each kind is given is tests/launcher/backend/remote_test.cpp's; Intel MPI's is a Hydra, too.) Then programs that
-use MPI themselves, of both families, are the payload on virtual nodes and through mpirun.
+words each kind is given is tests/launcher/backend/remote_test.cpp's.) Then programs that use MPI themselves are the
+payload on virtual nodes and through mpirun: of Debian's Open MPI 4 and MPICH, and of Open MPI 5, MPICH 5 and Intel MPI
+from wheels, whose mpirun starts the quickstart job, too.
 """
 import os
 import pathlib
@@ -58,7 +59,7 @@ def mpi_payloads(launcher, mpiruns):
     for kind, mpirun in mpiruns.items():
         job = mpi_program.job(launcher, kind)
         if not job:
-            harness.check(os.environ.get("CI") != "true", f"no {mpi_program.COMPILERS[kind]} (.ci/setup test)")
+            harness.check(os.environ.get("CI") != "true", f"no compiler of {kind} (.ci/setup test)")
             continue
         mpi_program.check(launcher.run(job))
         mpi_program.check(launcher.run(job, *mpi_words(mpirun)))
@@ -84,6 +85,16 @@ def test(launcher, arguments):
         agent_killed(launcher, mpirun)
         started_inside(launcher, mpirun, kind)
         print(f"{kind}: {STEPS} losses equal to those of the local back end; a killed agent started again")
+        mpiruns[kind] = mpirun
+    for kind in mpi_program.WHEELS:
+        mpirun = mpi_program.wheel(kind) / "bin/mpirun"
+        if not mpirun.exists():
+            harness.check(os.environ.get("CI") != "true", f"{kind} is not in {mpirun.parent} (.ci/setup test)")
+            print(f"{kind} is not installed: left out")
+            continue
+        run = launcher.run(harness.QUICKSTART, *SETS, *mpi_words(mpirun)).expect(0)
+        harness.check(run.losses() == local.losses(), f"{kind}: the losses differ from those of the local back end")
+        print(f"{kind}: {STEPS} losses equal to those of the local back end")
         mpiruns[kind] = mpirun
     mpi_payloads(launcher, mpiruns)
     return 0 if mpiruns else harness.skip("no mpirun is installed (.ci/setup test)")

@@ -18,7 +18,8 @@ void select_device(int index) {
   TORCH_CHECK(error == cudaSuccess, "the CUDA driver reports: ", cudaGetErrorString(error));
   TORCH_CHECK(index < count, "this process sees ", count, " GPU(s) (CUDA_VISIBLE_DEVICES)");
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
-  at::globalContext().lazyInitDevice(c10::kCUDA);
+  // Initialises LibTorch's CUDA part, in PyTorch 2.5 and in 2.11.
+  (void)at::globalContext().defaultGenerator(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)));
 }
 
 Communicator* make_communicator(const char* name, int rank, int size, const NcclId& id) {
@@ -31,7 +32,7 @@ DeviceMemory memory() {
   size_t free_bytes = 0, total_bytes = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
-  const auto& allocated = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+  const auto& allocated = stats.allocated_bytes[0];   // the first is the sum of all pools
   return {static_cast<uint64_t>(allocated.current), static_cast<uint64_t>(allocated.peak), total_bytes};
 }
 
