@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -29,15 +30,20 @@ std::string number(double value) {
   return text;
 }
 
-/// Over the final history: tokens of all steps by the time that they took, without pauses between attempts.
+/// Over the final history: tokens of all steps by the time that they took, without pauses between attempts and without
+/// the first step of each, in which libraries choose their kernels; of the only step there is, if there is one only.
 std::optional<double> mean_tokens_per_second(const MetricsHistory& history) {
   double tokens = 0, seconds = 0;
+  uint32_t attempt = 0;
+  std::optional<double> first;
   for (const auto& [step, m] : history.steps()) {
     if (!m.tokens || !m.seconds) continue;
+    if (!first) first = m.tokens_per_second();
+    if (std::exchange(attempt, m.attempt) != m.attempt) continue;
     tokens += static_cast<double>(*m.tokens);
     seconds += *m.seconds;
   }
-  return seconds > 0 ? std::optional(tokens / seconds) : std::nullopt;
+  return seconds > 0 ? std::optional(tokens / seconds) : first;
 }
 
 std::optional<int64_t> last_step(const MetricsHistory& history) {

@@ -17,7 +17,16 @@ namespace {
 
 constexpr auto kRedraw = 100ms;                 // on a terminal, at most so often
 constexpr auto kPlain = 5s;                     // in a pipe, a progress line at least so often (or each tenth)
-constexpr double kSmoothing = 0.1;              // weight of the newest step in speeds
+constexpr double kSmoothing = 0.1;              // weight of the newest step in the time left
+constexpr size_t kSpeeds = 15;                  // steps whose median is the speed: not the first's, nor a hiccup's
+
+/// Of at least one value.
+double median(const std::deque<double>& values) {
+  std::vector<double> sorted(values.begin(), values.end());
+  const auto middle = sorted.begin() + static_cast<ptrdiff_t>(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
+}
 
 double in_seconds(TimePoint t) { return std::chrono::duration<double>(t).count(); }
 
@@ -102,7 +111,8 @@ void View::next_attempt(const SupervisorState& state, TimePoint now) {
   const std::string since = human_seconds(in_seconds(now - state.cause->at));
   line(tinted(Tint::yellow, "restart " + std::to_string(state.restarts)) + ": all ranks start again" + from + ", " +
        since + " after the failure");
-  seconds_per_step_ = tokens_per_second_ = 0;
+  seconds_per_step_ = 0;
+  speeds_.clear();
   progress_.seconds_left.reset();
   last_step_at_.reset();
 }
@@ -154,10 +164,11 @@ void View::plain_progress(const StepMetrics& m, TimePoint now) {
 void View::estimate(const StepMetrics& m, TimePoint now) {
   if (!m.loss) return;  // a validation report takes time of its own; the next step's wall time includes it
   if (const auto speed = m.tokens_per_second()) {
-    tokens_per_second_ = tokens_per_second_ == 0 ? *speed
-                                                 : (1 - kSmoothing) * tokens_per_second_ + kSmoothing * *speed;
-    progress_.tokens_per_second = tokens_per_second_;
-    if (utilization_per_token_ > 0) progress_.flops_utilization = tokens_per_second_ * utilization_per_token_;
+    speeds_.push_back(*speed);
+    if (speeds_.size() > kSpeeds) speeds_.pop_front();
+    const double usual = median(speeds_);
+    progress_.tokens_per_second = usual;
+    if (utilization_per_token_ > 0) progress_.flops_utilization = usual * utilization_per_token_;
   }
   if (last_step_at_ && m.step > progress_.step) {
     const double wall = in_seconds(now - *last_step_at_) / static_cast<double>(m.step - progress_.step);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -120,7 +121,7 @@ class View {
   double utilization_per_token_ = 0;
   std::optional<TimePoint> last_step_at_;
   double seconds_per_step_ = 0;                 ///< wall time, smoothed
-  double tokens_per_second_ = 0;                ///< smoothed
+  std::deque<double> speeds_;                   ///< tokens a second of the last steps
 };
 
 }  // namespace mds::launcher

@@ -188,6 +188,19 @@ TEST_CASE("view: MFU stands on the line where the devices' peak is known") {
   }
 }
 
+TEST_CASE("view: the speed is that of the usual step, not of the first one or a hiccup") {
+  Screen screen;
+  View view = screen.view(false);
+  view.begin({"job", "/runs/job", 4, 2, "", 10, 3, "", 0});
+  for (int64_t i = 1; i <= 10; ++i) {
+    StepMetrics metrics = step(i);
+    if (i == 1 || i == 7) metrics.seconds = 20.0;
+    view.metrics(metrics, 10, std::chrono::seconds(i));
+  }
+  CHECK(screen.out.find("step 10/10") != std::string::npos);
+  CHECK(screen.out.substr(screen.out.find("step 10/10")).find("2.00 k tokens/s") != std::string::npos);
+}
+
 TEST_CASE("view: on a terminal a redraw is one write that never leaves the line blank") {
   Screen screen;
   View view = screen.view(true);
