@@ -40,7 +40,6 @@ faults: setup-test ## the whole fault matrix: 64 slurmd, nodes that go, time lim
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
 	@.venv/bin/python tests/end_to_end/slurm_faults.py --build $(BUILD) --nodes 64
 	@.venv/bin/python tests/end_to_end/leftovers.py --build $(BUILD) --rounds 1000
-	@.venv/bin/python tests/end_to_end/partition.py --build $(BUILD)
 
 gpu: setup-test ## what layouts cost on this machine's GPUs, then the tests that need GPUs
 	@.ci/build $(BUILD)

@@ -1,5 +1,6 @@
 #include "agent/agent_program.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -10,17 +11,20 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <openssl/crypto.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/null_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include "agent/bootstrap.hpp"
 #include "agent/node_agent.hpp"
 #include "agent/node_lock.hpp"
+#include "container/sha256.hpp"
 
 namespace mds::agent {
 namespace {
@@ -65,12 +69,37 @@ Result<Bootstrap> read_bootstrap() {
   return bootstrap;
 }
 
-// A log that cannot be written is no reason not to run: the head hears of everything that matters.
+// What was copied here is what was meant: a damaged program may do anything. It is in memory from now on, so its file
+// can go, whatever becomes of this process.
+Status settle_copy(const std::string& sha256) {
+  std::error_code ignored;
+  const std::string path = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
+  const UniqueFd file(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  container::Sha256 digest;
+  std::vector<char> chunk(1 << 20);
+  ssize_t n = 0;
+  while ((n = read(file.get(), chunk.data(), chunk.size())) > 0) digest.add(chunk.data(), static_cast<size_t>(n));
+  unlink(path.c_str());
+  const std::string found = digest.finish();
+  if (found == sha256) return {};
+  return corrupt("the copy of mdsagent that reached this node, " + path + ", has the sha256 " + found + ", but " +
+                 sha256 + " was sent: it was damaged on its way");
+}
+
+// Where the run folder cannot be seen whoever has started us takes the log from our standard error. A log that cannot
+// be written is no reason not to run:
+// the head hears of everything that matters.
 std::shared_ptr<spdlog::logger> make_logger(const Bootstrap& bootstrap) {
   char name[32];
   std::snprintf(name, sizeof name, "node-%05d", bootstrap.node);
   const std::filesystem::path folder = std::filesystem::path(bootstrap.run_folder) / "logs";
   spdlog::sink_ptr sink;
+  if (!sees_run_folder(bootstrap)) {
+    sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
+    auto logger = std::make_shared<spdlog::logger>(name, std::move(sink));
+    logger->flush_on(spdlog::level::info);
+    return logger;
+  }
   try {  // spdlog reports a file that it cannot open by an exception
     std::error_code ignored;
     std::filesystem::create_directories(folder, ignored);
@@ -142,6 +171,12 @@ int run_agent_program(GuardLink guard) {
   if (!bootstrap) {
     complain(bootstrap.error().message);
     return kExitBadBootstrap;
+  }
+  if (!bootstrap->agent_sha256.empty()) {
+    if (Status whole = settle_copy(bootstrap->agent_sha256); !whole) {
+      complain(whole.error().message);
+      return kExitBadBootstrap;
+    }
   }
   if (bootstrap->lifeline) {
     const std::string name = "mds-" + job_to_hex(bootstrap->credentials.job) + "-" + std::to_string(bootstrap->node);

@@ -1,5 +1,7 @@
 #include "agent/bootstrap.hpp"
 
+#include <unistd.h>
+
 #include <nlohmann/json.hpp>
 
 namespace mds::agent {
@@ -61,6 +63,7 @@ std::string to_line(const Bootstrap& bootstrap) {
                  {"discover", bootstrap.discover}};
   if (!bootstrap.node_from.empty()) object["node_from"] = bootstrap.node_from;
   if (!bootstrap.nodes.empty()) object["nodes"] = bootstrap.nodes;
+  if (!bootstrap.agent_sha256.empty()) object["agent_sha256"] = bootstrap.agent_sha256;
   if (bootstrap.lifeline) object["lifeline"] = true;
   if (bootstrap.signals_to_head) object["signals_to_head"] = true;
   return object.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace) + "\n";
@@ -87,6 +90,9 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
   if (!key) return key.error().within("bootstrap: key");
   const auto node_from = object.contains("node_from") ? text_field(object, "node_from") : Result<std::string>("");
   if (!node_from) return node_from.error();
+  const auto agent_sha256 =
+      object.contains("agent_sha256") ? text_field(object, "agent_sha256") : Result<std::string>("");
+  if (!agent_sha256) return agent_sha256.error();
   const auto nodes = node_ranges(object);
   if (!nodes) return nodes.error();
   const auto discover = flag_field(object, "discover");
@@ -104,7 +110,12 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
                    .node_from = *node_from,
                    .nodes = *nodes,
                    .lifeline = *lifeline,
+                   .agent_sha256 = *agent_sha256,
                    .signals_to_head = *signals_to_head};
+}
+
+bool sees_run_folder(const Bootstrap& bootstrap) {
+  return access(bootstrap.run_folder.c_str(), F_OK) == 0;
 }
 
 Status settle_node(Bootstrap& bootstrap, const char* place) {

@@ -27,8 +27,14 @@ struct Bootstrap {
   std::vector<std::pair<int, int>> nodes{};
 
   bool lifeline = false;      ///< standard input stays open: its end means that whoever started us wants us gone
+  /// This program was copied to the node: its file must have this digest, and is removed once it runs. Empty: it is
+  /// installed there.
+  std::string agent_sha256{};
   bool signals_to_head = false;  ///< SIGTERM and SIGUSR1 come from the cluster's own software: the head decides
 };
+
+/// Does this machine see the run folder, or are the head's files not shared with it?
+bool sees_run_folder(const Bootstrap& bootstrap);
 
 inline constexpr size_t kBootstrapBytesMax = 64 << 10;
 

@@ -90,6 +90,10 @@ void ChildRelay::Impl::on_message(const std::shared_ptr<Child>& child, Message m
   switch (message.type) {
     case MessageType::heartbeat:
       return on_heartbeat(*child, message.body);
+    case MessageType::stage_ask:
+      return events.on_stage_ask(message.body, [to = std::weak_ptr(child->channel)](const json& part) {
+        if (const auto channel = to.lock()) (void)channel->send(MessageType::stage_part, 0, part);
+      });
     case MessageType::up: {
       const auto list = message.body.find("items");
       if (list == message.body.end() || !list->is_array()) return drop(child, "up without items");
@@ -143,9 +147,12 @@ void ChildRelay::Impl::on_heartbeat(Child& child, json& body) {
 void ChildRelay::Impl::on_closed(const std::shared_ptr<Child>& child) {
   if (std::erase(children, child) == 0) return;
   if (child->node < 0) return;
+  const auto own = routes.find(child->node);
+  const bool is_way = own != routes.end() && own->second == child;  // else it has come back below another child since
   std::erase_if(routes, [&](const auto& route) { return route.second == child; });
   events.on_note("the connection of node " + std::to_string(child->node) + " has ended");
-  add_item(json::array({child->node, static_cast<unsigned>(MessageType::detached), 0U, cbor_of(json::object())}));
+  constexpr auto kDetached = static_cast<unsigned>(MessageType::detached);
+  if (is_way) add_item(json::array({child->node, kDetached, 0U, cbor_of(json::object())}));
   if (!children.empty()) return;
   flush();
   events.on_childless();
@@ -177,15 +184,16 @@ void ChildRelay::Impl::flush() {
   if (!body["items"].empty()) events.send_up(MessageType::up, body);
 }
 
+/// Now, and when the parent has sent none for a while.
 void ChildRelay::Impl::send_pulses() {
+  const json body{{"age_ms", events.silence().count()}};
+  for (const auto& child : children) {
+    if (child->node >= 0) (void)child->channel->send(MessageType::pulse, 0, body, Priority::urgent);
+  }
   pulse.expires_after(kPulse);
   pulse.async_wait([self = weak_from_this()](error_code error) {
     const auto s = self.lock();
-    if (error || !s) return;
-    for (const auto& child : s->children) {
-      if (child->node >= 0) (void)child->channel->send(MessageType::pulse, 0, json::object(), Priority::urgent);
-    }
-    s->send_pulses();
+    if (!error && s) s->send_pulses();
   });
 }
 
@@ -263,6 +271,10 @@ void ChildRelay::rejoin() {
   for (const auto& child : impl_->children) {
     if (child->node >= 0) (void)child->channel->send(MessageType::rejoin, 0, json::object(), Priority::urgent);
   }
+}
+
+void ChildRelay::pulse() {
+  if (!impl_->children.empty()) impl_->send_pulses();
 }
 
 bool ChildRelay::has_children() const { return !impl_->children.empty(); }

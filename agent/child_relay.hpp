@@ -37,8 +37,12 @@ class ChildRelay {
   struct Events {
     std::function<void(MessageType, const nlohmann::json& body)> send_up;
     std::function<size_t()> queued_up;   ///< bytes that wait for the parent
+    /// A child asks for a part of a staged file: answered here, not passed up. `reply` may be called later, or never.
+    std::function<void(const nlohmann::json& ask, std::function<void(const nlohmann::json&)> reply)> on_stage_ask;
     std::function<void()> on_childless;  ///< the last child has gone
     std::function<void(const std::string&)> on_note;
+    /// Since when nothing was heard of the head: pulses carry it on, so that a lease is as long for all below.
+    std::function<std::chrono::milliseconds()> silence = [] { return std::chrono::milliseconds(0); };
   };
 
   ChildRelay(boost::asio::io_context& io, int node, const Credentials& credentials, Events events);
@@ -56,6 +60,9 @@ class ChildRelay {
 
   /// This agent has found the head again, which takes those below for lost with the old way: they say hello once more.
   void rejoin();
+
+  /// The parent's pulse goes on at once: what it says of the head is not to get old on the way.
+  void pulse();
 
   bool has_children() const;
 

@@ -18,6 +18,7 @@
 
 #include "agent/node_lock.hpp"
 #include "agent/rank_process.hpp"
+#include "agent/stage_store.hpp"
 #include "container/session.hpp"
 
 namespace mds::agent {
@@ -96,6 +97,7 @@ void kill_what_is_left(const ProcessMark& mark, int signals) {
   }
   std::error_code ignored;
   if (const std::string folder = mark.folder(); !folder.empty()) std::filesystem::remove_all(folder, ignored);
+  if (const std::string stage = mark.stage_folder(); !stage.empty()) leave_stage(stage, mark.stage_run());
   if (auto cleanup = mark.cleanup(); forced && !cleanup.empty()) container::run_quietly(std::move(cleanup));
 }
 

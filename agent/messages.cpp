@@ -17,6 +17,8 @@ const char* to_string(MessageType type) {
     case MessageType::serving: return "serving";
     case MessageType::up: return "up";
     case MessageType::detached: return "detached";
+    case MessageType::stage_ask: return "stage_ask";
+    case MessageType::stage_part: return "stage_part";
     case MessageType::join: return "join";
     case MessageType::serve: return "serve";
     case MessageType::attached: return "attached";
@@ -52,6 +54,7 @@ bool is_counted(MessageType type) {
     case MessageType::ranks_stopped:
     case MessageType::start_failed:
     case MessageType::notice:
+    case MessageType::serving:
     case MessageType::start:
     case MessageType::stop_ranks:
     case MessageType::exchange_result:

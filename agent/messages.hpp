@@ -20,8 +20,10 @@ namespace mds::agent {
 /// Names are the protocol's words; the body of each is the JSON object said beside it (encoded as CBOR).
 enum class MessageType : uint16_t {
   // agent -> head
-  hello = 1,          ///< {node, host, pid, protocol, topology?: machine}; the first message on a connection.
-                      ///< When the connection was lost before: {..., again: true, received: counted messages so far}.
+  hello = 1,          ///< {node, host, pid, protocol, topology?: machine, sees_run_folder?: false}; the first message
+                      ///< on a connection.
+                      ///< When the connection was lost before: {..., again: 1, 2, 3, ..., received: counted messages
+                      ///< so far}.
                       ///< An agent that takes a child in adds {parent: its own node}
   rank_started = 2,   ///< {rank, pid, notes?: [text]}; its program runs
   rank_exited = 3,    ///< {rank, pid, exit_code?, signal?, core_dumped, tail: [line], ns: monotonic time of detection}
@@ -37,6 +39,8 @@ enum class MessageType : uint16_t {
   serving = 12,       ///< {address, port} answer to serve; {error} where it cannot listen
   up = 13,            ///< {items: [[node, type, attempt, body: CBOR bytes]]}: what agents below have said
   detached = 14,      ///< {}, only as an item of `up`: that node's connection to its parent has ended
+  /// {sha256, offset}: a part of a file that is staged; answered by stage_part by the first one on the way that has it
+  stage_ask = 15,
   // head -> agent
   start = 32,            ///< NodeStart; its attempt is above all earlier ones and no rank is left
   /// {grace_ms, drain_ms?}: TERM, KILL grace_ms later. With drain_ms > 0 ranks that said rank_hello are first asked by
@@ -49,10 +53,11 @@ enum class MessageType : uint16_t {
   stacks_ask = 38,       ///< {id}: answered by stacks
   join = 39,             ///< {address, port}: answer to hello: say it there instead
   serve = 40,            ///< {}: listen, others will join you
-  attached = 41,         ///< {received}: answer to a hello that says `again`: how many counted messages came from you
+  attached = 41,         ///< {again, received}: answer to that hello: how many counted messages came from you
   down = 42,             ///< {to: [node], type, body: CBOR bytes}: a message to each of these nodes
-  pulse = 43,            ///< {}: from the parent, head or agent, once a second
+  pulse = 43,            ///< {age_ms?}: from the parent, once a second; how old its news of the head is
   rejoin = 44,           ///< {}: from a parent that is an agent and has found the head again: say hello once more
+  stage_part = 45,       ///< {sha256, offset, bytes} or {sha256, offset, error}, from the parent; of no attempt
   // someone with the job's key, such as `mdslaunch status` on another node <-> head
   control = 48,          ///< a request of launcher/control.hpp; may be the first message on a connection
   control_reply = 49,

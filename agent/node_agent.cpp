@@ -12,7 +12,9 @@
 #include <spdlog/spdlog.h>
 
 #include "agent/child_relay.hpp"
+#include "agent/node_stage.hpp"
 #include "agent/parent_link.hpp"
+#include "agent/program_folder.hpp"
 #include "agent/rank_group.hpp"
 #include "agent/rank_stacks.hpp"
 #include "topology/read/discover.hpp"
@@ -65,19 +67,22 @@ bool is_exchange(const json& body) {
 
 struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
   Impl(asio::io_context& i, const Bootstrap& b, ProcessMark& mark, spdlog::logger& l, std::function<void(int)> leave)
-      : io(i), node(b.node), discover(b.discover), log(l), on_leave(std::move(leave)), heartbeat(i),
-        last_children(i), link(i, b, link_events()), relay(i, b.node, b.credentials, relay_events()),
+      : io(i), node(b.node), discover(b.discover), sees_files(sees_run_folder(b)), log(l),
+        on_leave(std::move(leave)), heartbeat(i), last_children(i), link(i, b, link_events()),
+        relay(i, b.node, b.credentials, relay_events()), stage(i, mark, stage_events()),
         ranks(i, mark, rank_events()) {}
 
   ParentLink::Events link_events();
   ChildRelay::Events relay_events();
   RankGroup::Events rank_events();
+  NodeStage::Events stage_events();
   void send(MessageType type, const json& body = json::object());
   json hello() const;
   void beat();
 
   void on_message(const Message& message);
   void on_start(const Message& message);
+  void start_ranks(const NodeStart& start);
   void on_stop_ranks(const Message& message);
   void on_exchange_result(const Message& message);
   void on_kill_rank(const Message& message);
@@ -94,7 +99,7 @@ struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
 
   asio::io_context& io;
   const int node;
-  const bool discover;
+  const bool discover, sees_files;
   spdlog::logger& log;
   std::function<void(int)> on_leave;
   asio::steady_timer heartbeat;
@@ -109,6 +114,7 @@ struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
   asio::steady_timer last_children;     // until they count as gone
   ParentLink link;
   ChildRelay relay;
+  NodeStage stage;
   RankGroup ranks;
 };
 
@@ -123,7 +129,11 @@ ParentLink::Events NodeAgent::Impl::link_events() {
   };
   events.unwrap = [this](const Message& message) { return relay.pass_down(message); };
   events.on_message = [this](const Message& message) { on_message(message); };
-  events.on_again = [this] { relay.rejoin(); };
+  events.on_again = [this] {
+    relay.rejoin();
+    stage.ask_again();
+  };
+  events.on_pulse = [this] { relay.pulse(); };
   events.on_lost = [this](const Error& error) { lose_head(error); };
   events.on_note = [this](const std::string& text) { log.warn("{}", text); };
   return events;
@@ -133,9 +143,18 @@ ChildRelay::Events NodeAgent::Impl::relay_events() {
   ChildRelay::Events events;
   events.send_up = [this](MessageType type, const json& body) { send(type, body); };
   events.queued_up = [this] { return link.queued_bytes(); };
+  events.silence = [this] { return link.silence(); };
+  events.on_stage_ask = [this](const json& ask, NodeStage::Reply reply) { stage.on_ask(ask, std::move(reply)); };
   events.on_childless = [this] {
     if (exit_code && !ranks.is_busy()) close_link();
   };
+  events.on_note = [this](const std::string& text) { log.warn("{}", text); };
+  return events;
+}
+
+NodeStage::Events NodeAgent::Impl::stage_events() {
+  NodeStage::Events events;
+  events.ask = [this](const json& body) { send(MessageType::stage_ask, body); };
   events.on_note = [this](const std::string& text) { log.warn("{}", text); };
   return events;
 }
@@ -147,6 +166,7 @@ void NodeAgent::Impl::send(MessageType type, const json& body) {
 
 json NodeAgent::Impl::hello() const {
   json body = {{"node", node}, {"host", host_name()}, {"pid", getpid()}, {"protocol", kProtocolVersion}};
+  if (!sees_files) body["sees_run_folder"] = false;
   if (discover) {
     const auto machine = topology::discover_machine();
     if (machine) {
@@ -222,6 +242,7 @@ void NodeAgent::Impl::on_rank_exchange(int rank, const json& body) {
 
 void NodeAgent::Impl::on_message(const Message& message) {
   if (exit_code) return;  // nothing counts any more
+  if (message.type == MessageType::stage_part) return stage.on_part(message.body);  // of no attempt
   const bool stale = message.attempt < attempt && message.type != MessageType::goodbye;
   if (stale) {
     ++stale_count;
@@ -253,8 +274,23 @@ void NodeAgent::Impl::on_start(const Message& message) {
   any_started = true;
   heartbeat_interval = milliseconds(start->heartbeat_ms);
   log.info("attempt {}: {} ranks", attempt, start->ranks.size());
-  ranks.start(*start);
   beat();
+  if (start->stage.folder.empty()) return ranks.start(*start);
+  const auto begin = std::chrono::steady_clock::now();
+  stage.start(start->stage, [this, begin, start = *start](const Status& staged) {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    if (staged) log.info("staged in {:.3f} s", seconds.count());
+    if (staged) return start_ranks(start);
+    log.error("not staged: {}", staged.error().message);
+    for (const RankSpec& rank : start.ranks) {
+      send(MessageType::start_failed, {{"rank", rank.rank}, {"message", host_name() + ": " + staged.error().message}});
+    }
+  });
+}
+
+void NodeAgent::Impl::start_ranks(const NodeStart& start) {
+  set_program_folder(start.stage.programs);
+  ranks.start(start);
 }
 
 void NodeAgent::Impl::on_stop_ranks(const Message& message) {
@@ -265,6 +301,7 @@ void NodeAgent::Impl::on_stop_ranks(const Message& message) {
   if (!grace || !drain) return break_off("stop_ranks: grace_ms and drain_ms are times in ms");
   attempt = message.attempt;  // a later one whose start never came is over, too
   stop_asked = true;
+  stage.cancel();
   log.info("stop, drain {} ms, grace {} ms", *drain, *grace);
   ranks.stop({milliseconds(*drain), milliseconds(*grace)});
 }
@@ -359,6 +396,7 @@ void NodeAgent::Impl::break_off(const std::string& what) {
 
 void NodeAgent::Impl::leave(int code, const StopTimes& times) {
   if (!exit_code) exit_code = code;
+  stage.cancel();
   ranks.stop(times);
 }
 

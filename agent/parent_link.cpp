@@ -51,6 +51,7 @@ struct ParentLink::Impl : std::enable_shared_from_this<ParentLink::Impl> {
   void on_connected(const Address& to, Result<std::shared_ptr<Channel>> result);
   void say_hello();
   void on_message(Message message);
+  void on_pulse(const Message& message);
   void on_attached(const Message& message);
   void on_closed(const Status& status);
   void again(const std::string& why);
@@ -70,12 +71,13 @@ struct ParentLink::Impl : std::enable_shared_from_this<ParentLink::Impl> {
   std::shared_ptr<Channel> channel;
   bool at_head = true;         // the channel leads to the head itself
   bool was_connected = false;  // said hello once
+  uint64_t hellos = 0;         // that said `again`: an answer to an earlier one is not the last word
   uint64_t tries = 0;          // tells answers to an earlier try from those to this one
   Clock::time_point deadline;  // for being connected
   milliseconds pause{kRetryFirst};
   boost::asio::steady_timer retry, silence;
   boost::asio::steady_timer limit;  // of being without a connection, whatever a try may wait for
-  Clock::time_point heard;
+  Clock::time_point heard;  // of the head, if by others
   uint64_t received = 0;  // counted messages
   Replay sent;
   std::function<void()> on_done;
@@ -125,11 +127,12 @@ void ParentLink::Impl::say_hello() {
   // Only a head that has taken us in once knows what it has sent and received.
   json body = hello;
   if (was_connected) {
-    body["again"] = true;
+    body["again"] = ++hellos;
     body["received"] = received;
   }
   state = was_connected ? State::asking : State::open;
-  (void)channel->send(MessageType::hello, 0, body, Priority::urgent);  // its failure is told by on_closed
+  // Not before what waits in the channel, which the head is to count. A failure is told by on_closed.
+  (void)channel->send(MessageType::hello, 0, body);
   if (!was_connected && events.on_first_connection) std::exchange(events.on_first_connection, nullptr)();
 }
 
@@ -172,10 +175,10 @@ void ParentLink::Impl::lose(const Error& error) {
 // ----------------------------------------------------------------------------------------------------------- receiving
 
 void ParentLink::Impl::on_message(Message message) {
-  heard = Clock::now();
+  if (message.type != MessageType::pulse) heard = Clock::now();
   switch (message.type) {
     case MessageType::pulse:
-      return;
+      return on_pulse(message);
     case MessageType::join: {
       const auto to = address_from(message.body);
       if (!to || state == State::closing) return;
@@ -193,13 +196,26 @@ void ParentLink::Impl::on_message(Message message) {
       break;
   }
   was_connected = true;  // the head speaks with us: from now on both sides count
+  // What it sent before it knew what we have comes once more; but who is told to go need not ask.
+  if (state == State::asking && is_counted(message.type) && message.type != MessageType::goodbye) return;
   if (is_counted(message.type)) ++received;
   if (state == State::closing) return;
   events.on_message(std::move(message));
 }
 
+/// A parent that has lost the head itself says since when.
+void ParentLink::Impl::on_pulse(const Message& message) {
+  const auto age = message.body.find("age_ms");
+  const bool aged = age != message.body.end() && age->is_number_unsigned();
+  const auto ms = aged ? std::min<uint64_t>(age->get<uint64_t>(), 3'600'000) : 0;
+  const auto before = std::exchange(heard, Clock::now() - milliseconds(ms));
+  if (heard < before) watch_silence();
+  events.on_pulse();
+}
+
 void ParentLink::Impl::on_attached(const Message& message) {
-  if (state != State::asking) return;
+  const auto number = message.body.find("again");
+  if (state != State::asking || number == message.body.end() || *number != hellos) return;
   const auto count = message.body.find("received");
   const bool known = count != message.body.end() && count->is_number_unsigned();
   const auto missed = known ? sent.after(count->get<uint64_t>()) : std::nullopt;
@@ -231,11 +247,12 @@ void ParentLink::Impl::on_closed(const Status& status) {
 /// A parent that is stopped or cut off keeps its connections open: only its silence tells.
 void ParentLink::Impl::watch_silence() {
   if (at_head && !has_lease) return;
-  silence.expires_at(heard + kSilenceLimit);
-  silence.async_wait([self = weak_from_this()](error_code error) {
+  const std::chrono::seconds most = has_lease ? kSilenceLimit : kStarvedLimit;
+  silence.expires_at(heard + most);
+  silence.async_wait([self = weak_from_this(), most](error_code error) {
     const auto alive = self.lock();
     if (error || !alive || !alive->channel) return;
-    if (Clock::now() < alive->heard + kSilenceLimit) return alive->watch_silence();
+    if (Clock::now() < alive->heard + most) return alive->watch_silence();
     alive->again("the parent " + alive->channel->peer() + " says nothing any more");
   });
 }
@@ -268,6 +285,10 @@ void ParentLink::send(MessageType type, uint32_t attempt, const json& body, Prio
 }
 
 bool ParentLink::is_open() const { return impl_->state == Impl::State::open && impl_->channel; }
+milliseconds ParentLink::silence() const {
+  if (impl_->at_head && !impl_->has_lease) return milliseconds(0);
+  return std::chrono::duration_cast<milliseconds>(Clock::now() - impl_->heard);
+}
 size_t ParentLink::queued_bytes() const { return impl_->channel ? impl_->channel->queued_bytes() : 0; }
 std::string ParentLink::local_address() const { return impl_->channel ? impl_->channel->local_address() : ""; }
 

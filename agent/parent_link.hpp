@@ -9,9 +9,10 @@
 //   P1  A counted message is delivered exactly once, whatever connections break, or on_lost is called.
 //   P2  on_lost is called once at most: at once when nobody listens at the head's address (the head is dead), or when
 //       no connection could be had within the limits below. Nothing follows it.
-//   P3  An agent that is cut off is lost kSilenceLimit + kAgainLimit after it last heard anything (its lease), which is
-//       before the head takes it for lost and starts its ranks elsewhere (launcher/run.cpp, kSilenceMin). A head on
-//       the agent's own host cannot be cut off, and may be silent: it was stopped, or its terminal was.
+//   P3  An agent that is cut off is lost kSilenceLimit + kAgainLimit after it last heard of the head (its lease),
+//       however many agents are between, which is before the head takes it for lost and starts its ranks elsewhere
+//       (launcher/run.cpp, kSilenceMin). A head on the agent's own host cannot be cut off, and may be silent: it was
+//       stopped, or its terminal was.
 //
 // Threads: the one that runs the io_context.
 #pragma once
@@ -35,6 +36,9 @@ class ParentLink {
   static constexpr std::chrono::seconds kFirstLimit{60};   ///< for the first connection: the head may be crowded
   static constexpr std::chrono::seconds kAgainLimit{5};    ///< when a connection has broken
   static constexpr std::chrono::seconds kSilenceLimit{5};  ///< of a parent, before it is left
+  /// The same on the head's own host, where nobody is cut off but thousands of processes may wait for a core. Less than
+  /// the head's patience (launcher/run.cpp, kSilenceMin), which takes all below a stopped parent for silent.
+  static constexpr std::chrono::seconds kStarvedLimit{12};
 
   struct Events {
     std::function<void()> on_first_connection;
@@ -42,6 +46,7 @@ class ParentLink {
     std::function<std::optional<Message>(const Message&)> unwrap;
     std::function<void(Message)> on_message;  ///< from the head
     std::function<void()> on_again;           ///< there was no way to the head, now there is one
+    std::function<void()> on_pulse = [] {};   ///< the parent lives; silence() says what is known of the head
     /// on_first_connection has been called, or not.
     std::function<void(const Error&)> on_lost;
     std::function<void(const std::string&)> on_note;
@@ -57,6 +62,8 @@ class ParentLink {
   void send(MessageType type, uint32_t attempt, const nlohmann::json& body, Priority priority = Priority::normal);
 
   bool is_open() const;  ///< connected now
+  /// For how long nothing was heard of the head; 0 where its silence means nothing.
+  std::chrono::milliseconds silence() const;
   size_t queued_bytes() const;
   std::string local_address() const;  ///< of the interface that leads to the parent
 

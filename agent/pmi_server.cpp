@@ -131,7 +131,7 @@ Status PmiServer::obey(Client& client, const std::string& line) {
   } else if (command == "finalize") {
     answer(client, "cmd=finalize_ack rc=0");
   } else if (command == "abort") {
-    events_.on_note("rank " + std::to_string(client.rank) + " has called MPI_Abort");  // and leaves by itself
+    return bad_input("it has called MPI_Abort");  // it waits for this connection to end before it leaves
   } else if (command == "publish_name" || command == "unpublish_name" || command == "lookup_name") {
     answer(client, "cmd=" + command.substr(0, command.find('_')) + "_result rc=-1 msg=not_supported");
   } else if (line.starts_with("mcmd=")) {

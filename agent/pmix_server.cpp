@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "agent/pmix_plugin.hpp"
+#include "agent/program_folder.hpp"
 
 namespace mds::agent {
 
@@ -17,7 +18,7 @@ namespace {
 /// Beside the program: as it is built, and as it is installed. It stays loaded.
 Result<const MdsPmixPlugin*> load_plugin() {
   std::error_code ignored;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  const std::filesystem::path program = program_folder();
   std::string why = "libmds_pmix.so is not part of this build, for which libpmix-dev was missing";
   for (const char* place : {"../lib/libmds_pmix.so", "../lib/mds/libmds_pmix.so"}) {
     const std::string path = (program / place).string();

@@ -116,6 +116,12 @@ void ProcessMark::expect_folder(const std::string& path) {
   if (path.size() < sizeof folder_) std::memcpy(folder_, path.c_str(), path.size() + 1);
 }
 
+void ProcessMark::expect_stage(const std::string& folder, const std::string& run) {
+  if (folder.size() >= sizeof stage_folder_ || run.size() >= sizeof stage_run_) return;
+  std::memcpy(stage_folder_, folder.c_str(), folder.size() + 1);
+  std::memcpy(stage_run_, run.c_str(), run.size() + 1);
+}
+
 void ProcessMark::expect_container(const std::vector<std::string>& cleanup) {
   size_t at = 0;
   for (const std::string& text : cleanup) {

@@ -39,6 +39,10 @@ class ProcessMark {
   /// A folder of the ranks' on this node: the guard removes it if the agent has not.
   void expect_folder(const std::string& path);
   std::string folder() const { return folder_; }
+  /// Staged files of this run: the guard removes them if the agent has not (agent/stage_store.hpp).
+  void expect_stage(const std::string& folder, const std::string& run);
+  std::string stage_folder() const { return stage_folder_; }
+  std::string stage_run() const { return stage_run_; }
   bool expects_container() const { return container_.load(std::memory_order_acquire); }
   std::vector<std::string> cleanup() const;
 
@@ -50,6 +54,7 @@ class ProcessMark {
   char run_[256] = {};
   char node_[64] = {};
   char folder_[256] = {};
+  char stage_folder_[1024] = {}, stage_run_[256] = {};
   char cleanup_[2048] = {};  // texts, each with its '\0', an empty one at the end
 };
 

@@ -2,10 +2,10 @@
 
 #include <sys/socket.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
@@ -31,7 +31,6 @@ struct RankLink::Impl : std::enable_shared_from_this<RankLink::Impl> {
   FrameDecoder decoder;
   MessageHandler on_message;
   FaultHandler on_fault;
-  std::vector<uint8_t> chunk = std::vector<uint8_t>(16 << 10);
   std::string queue;
   size_t queue_sent = 0;  // bytes of `queue` that the kernel has
   uint64_t sequence = 0;
@@ -46,6 +45,7 @@ void RankLink::Impl::wait_readable() {
 
 // False when the link has ended. Reads what is there, at most a full frame's worth in one turn.
 bool RankLink::Impl::read_all() {
+  static std::array<uint8_t, 16 << 10> chunk;  // all ranks are read by one thread
   for (size_t total = 0; socket.is_open() && total < kRankFrameBytesMax;) {
     const ssize_t n = recv(socket.native_handle(), chunk.data(), chunk.size(), MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;

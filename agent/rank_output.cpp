@@ -17,7 +17,7 @@ namespace asio = boost::asio;
 
 namespace {
 
-constexpr size_t kReadBytes = 64u << 10;
+std::array<char, 64u << 10> chunk;   // of one read at a time: all ranks are read by one thread
 constexpr int kReadsPerTurn = 4;     // then others have theirs
 constexpr int kReadsPerDrain = 32;   // 2 MiB: more is from somebody who still writes
 
@@ -78,8 +78,7 @@ struct RankOutput::Impl : std::enable_shared_from_this<RankOutput::Impl> {
 
   Impl(const asio::any_io_executor& executor, UniqueFd output, UniqueFd errors, const Options& o)
       : options(o),
-        streams{Stream{{executor, output.release()}, {}}, Stream{{executor, errors.release()}, {}}},
-        chunk(kReadBytes) {}
+        streams{Stream{{executor, output.release()}, {}}, Stream{{executor, errors.release()}, {}}} {}
 
   void wait(Stream& stream);
   bool read_some(Stream& stream, int reads_max);
@@ -88,7 +87,6 @@ struct RankOutput::Impl : std::enable_shared_from_this<RankOutput::Impl> {
 
   Options options;
   std::array<Stream, 2> streams;
-  std::vector<char> chunk;
   UniqueFd log;
   std::string log_lines;  // of this turn
   std::deque<std::string> tail;

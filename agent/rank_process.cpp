@@ -62,7 +62,8 @@ void tell(const ChildPlan& plan, Step step) {
   _exit(127);
 }
 
-// Async-signal-safe from here to exec. --------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------------ from fork to exec
+// Async-signal-safe, and as a rule in the agent's own memory (start_child): nothing of it is written but the plan.
 
 bool give_descriptors(ChildPlan& plan) {
   container::Entrance& entrance = plan.entrance;
@@ -137,18 +138,25 @@ void reset_signals() {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-// As fork(2), with the child's pidfd where the kernel gives it (Linux 5.3). The child may only call what is
-// async-signal-safe: no fork handlers run.
-pid_t fork_with_pidfd(int* pidfd) {
-  clone_args args{};
-  args.flags = CLONE_PIDFD;
-  args.pidfd = reinterpret_cast<uintptr_t>(pidfd);
-  args.exit_signal = SIGCHLD;
-  const long pid = syscall(SYS_clone3, &args, sizeof args);
-  if (pid >= 0 || (errno != ENOSYS && errno != EPERM)) return static_cast<pid_t>(pid);
-  const pid_t child = fork();
-  if (child > 0) *pidfd = open_pidfd(child).release();  // not reaped yet, so it is this process
-  return child;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kMaySuspendAgent = false;  // they would take what the child does for the agent's doing
+#else
+constexpr bool kMaySuspendAgent = true;
+#endif
+
+// As posix_spawn does it: until exec the child runs in the agent's memory, on a stack of its own, and the agent waits.
+// A copy of the address space would cost more than all else that the start of a rank takes. Who enters a container gets
+// a copy all the same: by taking other credentials it changes what may be done to the memory that it runs in.
+// Neither way runs fork handlers.
+pid_t start_child(ChildPlan& plan, int* pidfd) {
+  if (kMaySuspendAgent && !plan.entrance.valid()) {
+    alignas(64) static char stack[64 << 10];  // of one child at a time
+    const auto run = [](void* argument) -> int { run_child(*static_cast<ChildPlan*>(argument)); };
+    return clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, pidfd);
+  }
+  const long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, nullptr, pidfd, nullptr, nullptr);
+  if (pid == 0) run_child(plan);
+  return static_cast<pid_t>(pid);
 }
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -316,16 +324,10 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, const RankDescripto
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const pid_t pid = fork_with_pidfd(&pidfd);
+  const pid_t pid = start_child(plan, &pidfd);
   const int error = errno;
-  if (pid == 0) run_child(plan);
   sigprocmask(SIG_SETMASK, &before, nullptr);
-  if (pid < 0) return unavailable(std::string("fork: ") + strerror(error));
-  if (pidfd < 0) {
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-    return internal("no pidfd: Linux 5.3 or newer is needed");
-  }
+  if (pid < 0) return unavailable(std::string("clone: ") + strerror(error));
   return RankProcess{pid, UniqueFd(pidfd), std::move(output->read), std::move(errors->read), std::move(report->read)};
 }
 

@@ -2,7 +2,8 @@
 //
 // Between fork and exec the child makes itself leader of a session and process group, asks to die with the agent, binds
 // itself to its cores and memory nodes, gets /dev/null and two pipes as its streams, default signal dispositions and
-// the descriptors that it is meant to have, and nothing else of the agent.
+// the descriptors that it is meant to have, and nothing else of the agent. It does so in the agent's memory, as a child
+// of vfork, unless it enters a container: no address space is copied, and the caller waits for its exec.
 //
 // Threads: call from one thread, which lives as long as the ranks do (the kernel ties the children's death to it).
 #pragma once
@@ -47,7 +48,7 @@ struct RankDescriptors {
 };
 
 /// Forks the rank; its exec is reported later through `start_report`. `fds` are the rank's ends, which the caller may
-/// close afterwards. Errors: bad_input (no such program), unavailable (fork).
+/// close afterwards. Errors: bad_input (no such program), unavailable (no process).
 /// With an entrance the rank enters that container before it executes its program, which is looked for inside.
 Result<RankProcess> start_rank_process(const RankSpec& spec, const RankDescriptors& fds,
                                        const container::Entrance& entrance = {});

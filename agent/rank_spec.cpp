@@ -4,6 +4,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/stage_list.hpp"
+#include "agent/stage_store.hpp"
+#include "container/sha256.hpp"
+
 namespace mds::agent {
 namespace {
 
@@ -150,20 +154,46 @@ Result<RankSpec> rank_spec_from_json(const json& object, size_t index) {
   return spec;
 }
 
+json to_json(const StageSpec& stage) {
+  return {{"folder", stage.folder}, {"run", stage.run},   {"sha256", stage.sha256},
+          {"bytes", stage.bytes},   {"keep", stage.keep}, {"programs", stage.programs}};
+}
+
+Result<StageSpec> stage_spec_from_json(const json& object) {
+  Fields fields(object, "stage");
+  StageSpec stage;
+  fields.text("folder", stage.folder);
+  fields.text("run", stage.run);
+  fields.text("sha256", stage.sha256);
+  fields.integer("bytes", stage.bytes);
+  fields.boolean("keep", stage.keep);
+  fields.text("programs", stage.programs);
+  if (!is_stage_path(stage.folder)) fields.fault("folder", "an absolute path is expected");
+  if (stage.run.empty() || stage.run.front() == '.' || stage.run.find('/') != std::string::npos) {
+    fields.fault("run", "a name is expected");
+  }
+  if (!container::is_sha256(stage.sha256)) fields.fault("sha256", "a digest is expected");
+  if (stage.bytes > kStageListBytesMax) fields.fault("bytes", "too many");
+  if (fields.error()) return *fields.error();
+  return stage;
+}
+
 }  // namespace
 
 json to_json(const NodeStart& start) {
   json ranks = json::array();
   const Environment shared = shared_environment(start.ranks);
   for (const RankSpec& spec : start.ranks) ranks.push_back(to_json(spec, shared));
-  return {{"attempt", start.attempt},
-          {"env", shared},
-          {"ranks", std::move(ranks)},
-          {"mpi", start.mpi},
-          {"forward_output", start.forward_output},
-          {"tail_lines", start.tail_lines},
-          {"heartbeat_ms", start.heartbeat_ms},
-          {"container", container::to_json(start.container)}};
+  json out = {{"attempt", start.attempt},
+              {"env", shared},
+              {"ranks", std::move(ranks)},
+              {"mpi", start.mpi},
+              {"forward_output", start.forward_output},
+              {"tail_lines", start.tail_lines},
+              {"heartbeat_ms", start.heartbeat_ms},
+              {"container", container::to_json(start.container)}};
+  if (!start.stage.folder.empty()) out["stage"] = to_json(start.stage);
+  return out;
 }
 
 Result<NodeStart> node_start_from_json(const json& object) {
@@ -181,6 +211,11 @@ Result<NodeStart> node_start_from_json(const json& object) {
     auto container = container::container_from_json(object["container"]);
     if (!container) return container.error().within("start");
     start.container = *std::move(container);
+  }
+  if (object.is_object() && object.contains("stage")) {
+    auto stage = stage_spec_from_json(object["stage"]);
+    if (!stage) return stage.error().within("start");
+    start.stage = *std::move(stage);
   }
   if (start.heartbeat_ms == 0) fields.fault("heartbeat_ms", "must be > 0");
   if (fields.error()) return *fields.error();

@@ -25,11 +25,23 @@ struct RankSpec {
   std::string log_path;                        ///< both output streams are appended here; empty: no file
 };
 
+/// The files of a run that are sent to its nodes first (agent/node_stage.hpp).
+struct StageSpec {
+  std::string folder;       ///< absolute, on the node: agent/stage_store.hpp; empty: nothing is staged
+  std::string run;          ///< name of the run
+  std::string sha256;       ///< of the list of files
+  uint64_t bytes = 0;       ///< of that list
+  bool keep = false;        ///< files stay in the store for later runs
+  std::string programs{};   ///< folder, on the node, of what belongs to mdsagent; empty: beside it
+  bool operator==(const StageSpec&) const = default;
+};
+
 /// All ranks of one node in one attempt.
 struct NodeStart {
   uint32_t attempt = 0;
   std::vector<RankSpec> ranks;
   container::Container container{};            ///< that all of them run in; runtime none: on the host
+  StageSpec stage{};                           ///< to be there before a rank starts
   bool mpi = false;                            ///< the ranks are MPI programs: agent/mpi_wire.hpp
   bool forward_output = true;                  ///< send output lines to the head as well
   uint32_t tail_lines = 20;                    ///< last lines of a rank's output that go with its exit report

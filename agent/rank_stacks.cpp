@@ -11,12 +11,12 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "agent/program_folder.hpp"
 #include "agent/rank_process.hpp"
 #include "agent/unique_fd.hpp"
 
@@ -71,11 +71,7 @@ struct Reading : std::enable_shared_from_this<Reading> {
 };
 
 Result<std::string> program_beside_us() {
-  char path[PATH_MAX];
-  const ssize_t size = readlink("/proc/self/exe", path, sizeof path);
-  if (size <= 0) return system_error("/proc/self/exe", errno);
-  const std::string own(path, static_cast<size_t>(size));
-  const std::string program = own.substr(0, own.rfind('/')) + "/mdsstack";
+  const std::string program = program_folder() + "/mdsstack";
   if (access(program.c_str(), X_OK) != 0) return unavailable(program + " is missing: it is installed with mdsagent");
   return program;
 }

@@ -4,8 +4,8 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <memory>
 #include <utility>
-#include <vector>
 
 #include <boost/asio/connect.hpp>
 #include <boost/asio/post.hpp>
@@ -24,6 +24,7 @@ using boost::system::error_code;
 
 constexpr std::chrono::seconds kLinger{2};          // for the peer to end its side after close()
 constexpr size_t kWriteBufferKept = 1u << 20;       // a larger one is given back after a burst
+constexpr size_t kInputBytes = 16u << 10;           // one TLS record's plain text
 constexpr size_t kTurnBytes = 256u << 10;           // of normal frames in one write: what an urgent one waits for
 constexpr size_t kLengthOffset = 8, kSequenceOffset = 24;   // in a frame's header
 
@@ -133,7 +134,7 @@ struct Channel::Impl {
         peer(std::move(p)),
         linger(stream->get_executor()),
         decoder(tls->credentials.job, o.frame_bytes_max),
-        input(16 << 10) {}
+        input(std::make_unique_for_overwrite<uint8_t[]>(kInputBytes)) {}
 
   void read(const std::shared_ptr<Channel>& self);
   void on_read(const std::shared_ptr<Channel>& self, const error_code& error, size_t size);
@@ -162,7 +163,7 @@ struct Channel::Impl {
   bool reading = false;
   bool writing = false;
   FrameDecoder decoder;
-  std::vector<uint8_t> input;  // one TLS record's plain text
+  const std::unique_ptr<uint8_t[]> input;  // not cleared: short messages touch one page of it
   std::string queue;           // encoded frames not yet in `output`, without their sequence
   size_t queue_begin = 0;      // of the first frame in it that was not taken
   std::string urgent;          // as `queue`; goes first
@@ -176,7 +177,8 @@ struct Channel::Impl {
 
 void Channel::Impl::read(const std::shared_ptr<Channel>& self) {
   reading = true;
-  stream->async_read_some(asio::buffer(input), [this, self](error_code e, size_t n) { on_read(self, e, n); });
+  stream->async_read_some(asio::buffer(input.get(), kInputBytes),
+                          [this, self](error_code e, size_t n) { on_read(self, e, n); });
 }
 
 void Channel::Impl::on_read(const std::shared_ptr<Channel>& self, const error_code& error, size_t size) {
@@ -190,7 +192,7 @@ void Channel::Impl::on_read(const std::shared_ptr<Channel>& self, const error_co
   if (error) return finish(self, unavailable("the connection broke: " + error.message()));
   if (state == State::open) {
     traffic.received_bytes += size;
-    decoder.feed({input.data(), size});
+    decoder.feed({input.get(), size});
     if (Status fault = deliver(); !fault && state == State::open) return finish(self, fault);
   }
   if (state != State::closed) read(self);

@@ -7,7 +7,9 @@ namespace {
 
 using Arguments = std::vector<std::string>;
 
-constexpr const char* kPlainPath = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+// For runtimes that set nothing themselves. Home is where programs may write: Open MPI 5 does not start without one.
+constexpr const char* kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr const char* kHome = "/tmp";
 
 void add(Arguments& to, std::initializer_list<std::string> more) { to.insert(to.end(), more); }
 
@@ -44,6 +46,7 @@ Arguments apptainer(const Container& container, const Host& host) {
   add(line, {"exec", "--userns", "--cleanenv", "--no-home", "--no-mount", "cwd,tmp,bind-paths"});
   if (container.gpus) add(line, {"--nv"});
   // /tmp inside is memory, as under the other runtimes; the root folder becomes writable in memory when asked.
+  add(line, {"--scratch", "/tmp"});
   if (!container.read_only) add(line, {"--writable-tmpfs"});
   for (const Bind& bind : container.binds) add(line, {"--mount", mount_record(bind, "ro")});
   if (!container.working_dir.empty()) add(line, {"--pwd", container.working_dir});
@@ -51,11 +54,29 @@ Arguments apptainer(const Container& container, const Host& host) {
   return line;
 }
 
-Arguments podman(const Container& container, const Host& host) {
+/// podman with what goes before its command. Its records are in a store of ours unless the job names another: its own
+/// is on a disk, which it waits for several times at every start and end, and often below a home folder on a network.
+Arguments podman_itself(const Container& container, const Host& host) {
   Arguments line{host.runtime_program};
+  const bool named = std::any_of(container.runtime_options.begin(), container.runtime_options.end(),
+                                 [](const std::string& word) {
+                                   return word.starts_with("--root") || word.starts_with("--runroot") ||
+                                          word.starts_with("--tmpdir");
+                                 });
+  if (!host.store.empty() && !named) {
+    add(line, {"--root", host.store + "/root", "--runroot", host.store + "/run", "--tmpdir", host.store + "/tmp",
+               "--storage-driver", "vfs"});
+  }
   line.insert(line.end(), container.runtime_options.begin(), container.runtime_options.end());
+  return line;
+}
+
+Arguments podman(const Container& container, const Host& host) {
+  Arguments line = podman_itself(container, host);
+  // No seccomp filter: it would take time to compile and bind the first process alone, as ranks enter from outside.
   add(line, {"run", "--interactive", "--rm", "--name", host.name, "--network=host", "--pid=host", "--ipc=host",
-             "--uts=host", "--security-opt=label=disable", "--log-driver=none", "--no-hosts"});
+             "--uts=host", "--security-opt=label=disable", "--security-opt=seccomp=unconfined", "--log-driver=none",
+             "--no-hosts"});
   // podman asks for limits of its own otherwise, and fails where it may not have them. Ranks have the agent's anyway.
   if (host.files_max) {
     const std::string files = std::to_string(host.files_max);
@@ -78,7 +99,8 @@ Arguments podman(const Container& container, const Host& host) {
 Arguments charliecloud(const Container& container, const Host& host) {
   Arguments line{host.runtime_program};
   line.insert(line.end(), container.runtime_options.begin(), container.runtime_options.end());
-  add(line, {"--unset-env=*", kPlainPath, "--private-tmp"});
+  add(line, {"--unset-env=*", std::string("--set-env=PATH=") + kPath, std::string("--set-env=HOME=") + kHome,
+             "--private-tmp"});
   if (!container.read_only) add(line, {"--write"});
   for (const Bind& bind : container.binds) add(line, {"--bind", bind.source + ":" + bind.target});
   if (!container.working_dir.empty()) add(line, {"--cd", container.working_dir});
@@ -99,8 +121,7 @@ Arguments bubblewrap(const Container& container, const Host& host) {
   Arguments line{host.runtime_program};
   line.insert(line.end(), container.runtime_options.begin(), container.runtime_options.end());
   // --die-with-parent: plain bwrap leaves its payload behind. The namespaces of network, PIDs and IPC stay the host's.
-  add(line, {"--die-with-parent", "--clearenv", "--setenv", "PATH",
-             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"});
+  add(line, {"--die-with-parent", "--clearenv", "--setenv", "PATH", kPath, "--setenv", "HOME", kHome});
   add(line, {container.read_only ? "--ro-bind" : "--bind", container.image, "/"});
   add(line, {"--dev-bind", "/dev", "/dev", "--proc", "/proc", "--ro-bind", "/sys", "/sys", "--tmpfs", "/tmp"});
   for (const Bind& bind : container.binds) {
@@ -134,8 +155,7 @@ Arguments command_line(const Container& container, const Host& host, const Argum
 
 Arguments cleanup_command_line(const Container& container, const Host& host) {
   if (container.runtime != Runtime::podman) return {};
-  Arguments line{host.runtime_program};
-  line.insert(line.end(), container.runtime_options.begin(), container.runtime_options.end());
+  Arguments line = podman_itself(container, host);
   add(line, {"rm", "--force", "--ignore", "--time", "0", host.name});
   return line;
 }

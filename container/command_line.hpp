@@ -15,6 +15,7 @@ struct Host {
   unsigned long processes_max = 0;
   std::string name;               ///< of this container on this node; for runtimes that name theirs
   bool has_cdi = false;           ///< GPUs are described for podman by CDI (nvidia-ctk cdi generate)
+  std::string store;              ///< podman: folder in memory for its records, private to this user; "": its own place
   std::vector<std::string> devices;  ///< /dev/nvidia*, /dev/infiniband: for runtimes that are told each
 };
 

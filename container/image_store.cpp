@@ -1,7 +1,6 @@
 #include "container/image_store.hpp"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -12,10 +11,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "container/private_folder.hpp"
+#include "container/sha256.hpp"
 
 namespace mds::container {
 namespace {
@@ -41,60 +42,10 @@ Error cannot(const std::string& what, const std::string& path, int error) {
   return unavailable("cannot " + what + " " + path + ": " + strerror(error));
 }
 
-/// The store's folder, made if it is missing, and certainly ours.
-Status own_folder(const std::string& path) {
-  std::error_code failed;
-  fs::create_directories(fs::path(path).parent_path(), failed);
-  if (mkdir(path.c_str(), 0700) < 0 && errno != EEXIST) return cannot("make the image store", path, errno);
-  struct stat info {};
-  if (lstat(path.c_str(), &info) < 0) return cannot("look at the image store", path, errno);
-  if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() || (info.st_mode & 077) != 0) {
-    return Error{ErrorCode::denied, "the image store " + path +
-                                        " must be a folder of yours that nobody else may enter (chmod 700): remove it "
-                                        "or name another in MDS_IMAGE_STORE"};
-  }
-  return {};
-}
-
-/// SHA-256 of what passes through it, in hexadecimal digits.
-class Digest {
- public:
-  Digest() { EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr); }
-  void add(const char* data, size_t size) { EVP_DigestUpdate(context_.get(), data, size); }
-  std::string finish() {
-    unsigned char raw[EVP_MAX_MD_SIZE];
-    unsigned size = 0;
-    EVP_DigestFinal_ex(context_.get(), raw, &size);
-    std::string text;
-    for (unsigned i = 0; i < size; ++i) {
-      text += "0123456789abcdef"[raw[i] >> 4];
-      text += "0123456789abcdef"[raw[i] & 15];
-    }
-    return text;
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_{EVP_MD_CTX_new()};
-};
-
-bool write_all(int fd, const char* data, size_t size) {
-  while (size > 0) {
-    const ssize_t n = write(fd, data, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n;
-    size -= static_cast<size_t>(n);
-  }
-  return true;
-}
-
 /// Copies and hashes in one pass.
 Result<std::string> copy_hashing(int from, int to, const std::string& from_path, const std::string& to_path,
                                  uint64_t bytes) {
-  Digest digest;
+  Sha256 digest;
   std::vector<char> buffer(4 << 20);
   for (;;) {
     const ssize_t n = read(from, buffer.data(), buffer.size());
@@ -204,6 +155,16 @@ Result<std::string> unpacked(const std::string& archive, const std::string& stor
   return folder;
 }
 
+/// What staging of this image has left half made when it was killed. Requires the lock: whoever had it has ended.
+void remove_halves(const std::string& store, const std::string& name) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(store, ignored)) {
+    const std::string file = entry.path().filename().string();
+    const bool half = file.starts_with(name + ".part.") || file.starts_with(name + ".root.part.");
+    if (half) fs::remove_all(entry.path(), ignored);
+  }
+}
+
 /// A name for an archive without a digest: a changed file gets another one.
 std::string name_by_stamp(const struct stat& info) {
   return "unverified-" + std::to_string(info.st_dev) + "-" + std::to_string(info.st_ino) + "-" +
@@ -272,12 +233,15 @@ Result<StagedImage> stage_image(const Container& container, const std::string& s
     return bad_input(container.image +
                      " is a folder, which container.sha256 cannot verify: pack it with tar, or build a SIF");
   }
-  if (Status ours = own_folder(store); !ours) return ours.error();
+  const Status ours = make_private_folder(store, "the image store", "remove it or name another in MDS_IMAGE_STORE");
+  if (!ours) return ours.error();
   struct stat info {};
   if (stat(container.image.c_str(), &info) < 0) return cannot("look at", container.image, errno);
   const std::string name = container.sha256.empty() ? name_by_stamp(info) : container.sha256;
   const File lock(open((store + "/" + name + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock || flock(lock.get(), LOCK_EX) < 0) return cannot("lock", store + "/" + name + ".lock", errno);
+
+  remove_halves(store, name);
 
   StagedImage staged{container.image, false, static_cast<uint64_t>(info.st_size)};
   if (!container.sha256.empty()) {

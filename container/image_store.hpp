@@ -5,7 +5,8 @@
 //       descriptor, and renamed after that. Whoever swaps the original between check and use swaps nothing.
 //   I2  The store belongs to the user alone (0700); another's or a linked folder is refused.
 //   I3  Of several jobs that stage one image at once, one copies and the others wait for it.
-//   I4  What failed half way (full disk, wrong digest, killed) leaves no file under a trusted name.
+//   I4  What failed half way (full disk, wrong digest, killed) leaves no file under a trusted name, and none at all
+//       once the same image is staged again.
 #pragma once
 
 #include <string>

@@ -1,6 +1,8 @@
 #include "container/runtimes.hpp"
 
+#include <linux/magic.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +10,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
+
+#include "container/private_folder.hpp"
 
 namespace mds::container {
 namespace {
@@ -52,6 +56,14 @@ unsigned long processes_max() {
   return std::min<unsigned long>(limit.rlim_cur, pids);
 }
 
+/// One for all of this user's containers on this node, made by start_one().
+std::string store_in_memory() {
+  constexpr const char* kMemory = "/dev/shm";
+  struct statfs info {};
+  if (statfs(kMemory, &info) < 0 || info.f_type != TMPFS_MAGIC) return "";
+  return std::string(kMemory) + "/mds-podman-" + std::to_string(geteuid());
+}
+
 std::vector<std::string> accelerator_devices() {
   std::vector<std::string> devices;
   std::error_code failed;
@@ -76,13 +88,14 @@ std::vector<std::vector<std::string>> variants(Runtime runtime) {
   return all;
 }
 
-
 Result<Session> start_one(Container container, Runtime runtime, const std::vector<std::string>& more,
                           const std::string& name, std::chrono::milliseconds patience) {
   container.runtime = runtime;
   container.runtime_options.insert(container.runtime_options.end(), more.begin(), more.end());
-  const auto host = find_runtime(runtime, name);
+  auto host = find_runtime(runtime, name);
   if (!host) return host.error();
+  // Where it cannot be made or is another's, podman's own place is as good, only slower.
+  if (!host->store.empty() && !make_private_folder(host->store, "podman's store", "")) host->store.clear();
   return Session::start(container, *host, patience);
 }
 
@@ -111,6 +124,7 @@ Result<Host> find_runtime(Runtime runtime, const std::string& name) {
       std::error_code failed;
       host.has_cdi = fs::exists("/etc/cdi/nvidia.yaml", failed) || fs::exists("/var/run/cdi/nvidia.yaml", failed);
       host.devices = accelerator_devices();
+      if (runtime == Runtime::podman) host.store = store_in_memory();
       return host;
     }
     return unavailable(std::string(to_string(runtime)) + " is not on this node: no " + known.programs.front() +

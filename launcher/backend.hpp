@@ -9,6 +9,7 @@
 
 #include "agent/bootstrap.hpp"
 #include "launcher/job.hpp"
+#include "launcher/node_networks.hpp"
 #include "slurm/allocation.hpp"
 #include "topology/result.hpp"
 
@@ -36,6 +37,12 @@ class AgentBackend {
   virtual void disconnected(int /*node*/) {}
 };
 
+/// Where the agent's program is sent before it is started, for nodes that do not have it.
+struct AgentCopy {
+  std::string path{};    ///< on the nodes, to which a back end may add what tells its nodes apart; empty: not sent
+  std::string sha256{};  ///< of the program, for Bootstrap::agent_sha256
+};
+
 struct BackendOptions {
   std::string agent_program;                   ///< absolute path of mdsagent
   std::string run_folder;                      ///< agents' own output goes to <run_folder>/logs/node-NNNNN.log
@@ -43,6 +50,8 @@ struct BackendOptions {
   std::vector<slurm::Component> components{};  ///< of a Slurm job; by nodes as in `hosts`
   std::string ssh_config{};                    ///< file for ssh -F; empty: the user's own
   std::string mpirun{};                        ///< name or path of the MPI's start program; empty: "mpirun"
+  AgentCopy agent_copy{};
+  const NodeNetworks* networks = nullptr;      ///< of local nodes, if they have some; not owned
 };
 
 /// `automatic` is local. Errors: bad_input (ssh, srun or mpirun is missing, or of a version that cannot do it).

@@ -9,12 +9,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
+#include <sstream>
+#include <vector>
 
 #include "agent/unique_fd.hpp"
 #include "launcher/backend_child.hpp"
+#include "slurm/host_list.hpp"
 
 namespace mds::launcher {
 
@@ -53,16 +57,24 @@ std::optional<SocketAddress> look_up(const std::string& host) {
   return std::nullopt;
 }
 
-/// Slurm's own idea of a node's address, for names that only Slurm knows.
-std::optional<SocketAddress> ask_slurm(const std::string& node) {
+/// Slurm's own idea of its nodes' addresses, for names that only Slurm knows; one question for all of them. Those that
+/// it does not know are missing.
+std::map<std::string, SocketAddress> ask_slurm(const std::vector<std::string>& nodes) {
+  std::map<std::string, SocketAddress> found;
   const auto scontrol = program_in_path("scontrol");
-  if (!scontrol) return std::nullopt;
-  const auto text = output_of({*scontrol, "--oneliner", "show", "node", node});
-  const std::string key = " NodeAddr=";
-  const size_t at = text ? text->find(key) : std::string::npos;
-  if (at == std::string::npos) return std::nullopt;
-  const size_t begin = at + key.size();
-  return look_up(text->substr(begin, text->find_first_of(" \n", begin) - begin));
+  if (!scontrol) return found;
+  const auto text = output_of({*scontrol, "--oneliner", "show", "node", slurm::fold_hosts(nodes)});
+  std::istringstream lines(text ? *text : "");
+  const auto value = [](const std::string& line, const std::string& key) {
+    const size_t at = (" " + line).find(" " + key + "=");
+    if (at == std::string::npos) return std::string();
+    const size_t begin = at + key.size() + 1;
+    return line.substr(begin, line.find(' ', begin) - begin);
+  };
+  for (std::string line; std::getline(lines, line);) {
+    if (const auto address = look_up(value(line, "NodeAddr"))) found[value(line, "NodeName")] = *address;
+  }
+  return found;
 }
 
 /// What ssh would connect to: its configuration may have a name of its own for it (Host, HostName).
@@ -121,19 +133,30 @@ std::string host_name() {
   return name;
 }
 
+/// Of the job's nodes the first few and the last.
+std::vector<std::string> asked_names(const Job& job) {
+  const size_t nodes = std::min(job.node_names.size(), static_cast<size_t>(job.nodes));
+  std::vector<std::string> names(job.node_names.begin(), job.node_names.begin() + std::min(nodes, kAskedMax));
+  if (nodes > kAskedMax) names.push_back(job.node_names[nodes - 1]);
+  return names;
+}
+
 }  // namespace
 
 Result<std::string> head_address(const Job& job) {
   if (!job.interface.empty()) return address_of_interface(job.interface);
   if (job.backend == Backend::local) return std::string(kLoopback);
-  const size_t nodes = std::min(job.node_names.size(), static_cast<size_t>(job.nodes));
-  for (size_t n = 0; n < nodes; ++n) {
-    if (n >= kAskedMax && n + 1 < nodes) continue;  // of several real machines this is but one
-    const std::string name = job.node_names[n].substr(job.node_names[n].rfind('@') + 1);  // "user@host"
+  const std::vector<std::string> names = asked_names(job);
+  std::optional<std::map<std::string, SocketAddress>> by_slurm;  // once a name was unknown to everybody else
+  for (const std::string& node : names) {
+    const std::string name = node.substr(node.rfind('@') + 1);  // "user@host"
     if (name == host_name()) continue;
-    std::optional<SocketAddress> there = look_up(name);
-    if (!there && job.backend == Backend::slurm) there = ask_slurm(name);
-    if (!there && job.backend == Backend::ssh) there = ask_ssh(job.ssh_config, job.node_names[n]);
+    std::optional<SocketAddress> there = by_slurm ? std::nullopt : look_up(name);
+    if (!there && job.backend == Backend::slurm) {
+      if (!by_slurm) by_slurm = ask_slurm(names);
+      if (const auto known = by_slurm->find(name); known != by_slurm->end()) there = known->second;
+    }
+    if (!there && job.backend == Backend::ssh) there = ask_ssh(job.ssh_config, node);
     if (!there)
       return bad_input("no address is known for the host " + name + "; set job.interface to what the nodes reach");
     const std::optional<SocketAddress> own = way_to(*there);

@@ -27,6 +27,8 @@ struct ChildSpec {
 /// Threads: the one that runs the io_context. Destroying it kills the child and waits for its end.
 class Child {
  public:
+  static constexpr const char* kExitedWell = "exited with code 0";  ///< what `how` says then
+
   /// `on_ended` is called once, from the event loop, when the child has ended and was reaped; it may destroy the Child.
   static Result<std::unique_ptr<Child>> start(boost::asio::io_context& io, const ChildSpec& spec,
                                               std::function<void(const std::string& how)> on_ended);

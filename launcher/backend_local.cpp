@@ -9,13 +9,16 @@ Status LocalBackend::start_agent(const agent::Bootstrap& bootstrap) {
                        .environment = own_environment(),
                        .input = agent::to_line(bootstrap),
                        .log_path = node_log_path(options_.run_folder, node)};
-  auto child = Child::start(io_, spec, [this, node](const std::string& how) {
-    agents_.erase(node);
-    on_ended_(node, how);
-  });
-  if (!child) return child.error();
-  agents_[node] = std::move(*child);
-  return {};
+  const auto start = [&]() -> Status {
+    auto child = Child::start(io_, spec, [this, node](const std::string& how) {
+      agents_.erase(node);
+      on_ended_(node, how);
+    });
+    if (!child) return child.error();
+    agents_[node] = std::move(*child);
+    return {};
+  };
+  return options_.networks ? options_.networks->inside(node, start) : start();
 }
 
 void LocalBackend::kill_agent(int node) {

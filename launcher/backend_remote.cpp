@@ -29,6 +29,13 @@ Status check_words(const std::string& host, const std::string& program) {
   return {};
 }
 
+void add_ssh_options(std::vector<std::string>& words) {
+  for (const char* option : {"BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=20",
+                             "ServerAliveInterval=15", "ServerAliveCountMax=8", "ControlPath=none", "LogLevel=ERROR"}) {
+    words.insert(words.end(), {"-o", option});
+  }
+}
+
 }  // namespace
 
 Result<MpiKind> mpi_kind(const std::string& version_text) {
@@ -45,11 +52,22 @@ Result<std::vector<std::string>> ssh_words(const std::string& ssh, const std::st
   if (Status s = check_words(host, program); !s) return s.error();
   std::vector<std::string> words{ssh};
   if (!config.empty()) words.insert(words.end(), {"-F", config});
-  for (const char* option : {"BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=20",
-                             "ServerAliveInterval=15", "ServerAliveCountMax=8", "ControlPath=none", "LogLevel=ERROR"}) {
-    words.insert(words.end(), {"-o", option});
-  }
+  add_ssh_options(words);
   words.insert(words.end(), {"-T", "-a", "-x", host, "--", program});
+  return words;
+}
+
+Result<std::vector<std::string>> scp_words(const std::string& scp, const std::string& config,
+                                           const std::string& program, const std::string& host,
+                                           const std::string& copy) {
+  if (Status s = check_words(host, copy); !s) return s.error();
+  std::vector<std::string> words{scp};
+  if (!config.empty()) words.insert(words.end(), {"-F", config});
+  add_ssh_options(words);
+  const size_t at = host.find('@') == std::string::npos ? 0 : host.find('@') + 1;
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  const std::string place = is_ipv6 ? host.substr(0, at) + "[" + host.substr(at) + "]" : host;
+  words.insert(words.end(), {"-q", "-p", "--", program, place + ":" + copy});
   return words;
 }
 
@@ -69,13 +87,8 @@ Result<std::vector<std::string>> mpirun_words(const std::string& mpirun, MpiKind
   return words;
 }
 
-RemoteBackend::RemoteBackend(boost::asio::io_context& io, BackendOptions options, std::string name, Words words,
-                             EndedHandler on_ended)
-    : io_(io),
-      options_(std::move(options)),
-      name_(std::move(name)),
-      words_(std::move(words)),
-      on_ended_(std::move(on_ended)) {}
+RemoteBackend::RemoteBackend(boost::asio::io_context& io, BackendOptions options, Ways ways, EndedHandler on_ended)
+    : io_(io), options_(std::move(options)), ways_(std::move(ways)), on_ended_(std::move(on_ended)) {}
 
 RemoteBackend::~RemoteBackend() {
   using std::chrono::milliseconds;
@@ -90,29 +103,55 @@ RemoteBackend::~RemoteBackend() {
 Status RemoteBackend::start_agent(const agent::Bootstrap& bootstrap) {
   if (agents_.count(bootstrap.node))
     return internal("node " + std::to_string(bootstrap.node) + " has an agent already");
-  if (connecting_.size() < kConnectingMax) return start(bootstrap);
+  if (connecting_.size() < kConnectingMax) return begin(bootstrap);
   waiting_.push_back(bootstrap);
   return {};
 }
 
+Status RemoteBackend::begin(const agent::Bootstrap& bootstrap) {
+  const bool sends = !options_.agent_copy.path.empty() && ways_.copy;
+  const Status begun = sends ? copy(bootstrap) : start(bootstrap);
+  if (begun) connecting_.insert(bootstrap.node);
+  return begun;
+}
+
+/// Virtual nodes may be one machine: each has a copy of its own, which it removes.
+std::string RemoteBackend::program_on(int node) const {
+  const std::string& copy = options_.agent_copy.path;
+  return copy.empty() ? options_.agent_program : copy + "-" + std::to_string(node);
+}
+
+Status RemoteBackend::copy(const agent::Bootstrap& bootstrap) {
+  const int node = bootstrap.node;
+  auto words = ways_.copy(options_.hosts.at(static_cast<size_t>(node)), program_on(node));
+  if (!words) return words.error();
+  return start_child(bootstrap, {.argv = *std::move(words)}, [this, bootstrap, node](const std::string& how) {
+    agents_.erase(node);
+    if (how != Child::kExitedWell) return on_child_ended(node, "could not send mdsagent: scp " + how);
+    if (const Status started = start(bootstrap); !started) on_child_ended(node, started.error().message);
+  });
+}
+
 Status RemoteBackend::start(const agent::Bootstrap& bootstrap) {
   const int node = bootstrap.node;
-  auto words = words_(options_.hosts.at(static_cast<size_t>(node)));
+  auto words = ways_.start(options_.hosts.at(static_cast<size_t>(node)), program_on(node));
   if (!words) return words.error();
   agent::Bootstrap line = bootstrap;
   line.lifeline = true;
-  std::vector<std::string> environment = own_environment();
+  return start_child(bootstrap, {.argv = *std::move(words), .input = agent::to_line(line), .keep_input_open = true},
+                     [this, node](const std::string& how) { on_child_ended(node, how); });
+}
+
+Status RemoteBackend::start_child(const agent::Bootstrap& bootstrap, ChildSpec spec,
+                                  std::function<void(const std::string&)> ended) {
+  spec.environment = own_environment();
   // An mpirun that sees it was itself started by one refuses to work.
-  std::erase_if(environment, [](const std::string& entry) { return is_of_mpirun(entry.substr(0, entry.find('='))); });
-  const ChildSpec spec{.argv = *std::move(words),
-                       .environment = std::move(environment),
-                       .input = agent::to_line(line),
-                       .keep_input_open = true,
-                       .log_path = node_log_path(options_.run_folder, node)};
-  auto child = Child::start(io_, spec, [this, node](const std::string& how) { on_child_ended(node, how); });
+  std::erase_if(spec.environment,
+                [](const std::string& entry) { return is_of_mpirun(entry.substr(0, entry.find('='))); });
+  spec.log_path = node_log_path(options_.run_folder, bootstrap.node);
+  auto child = Child::start(io_, spec, std::move(ended));
   if (!child) return child.error();
-  agents_[node] = std::move(*child);
-  connecting_.insert(node);
+  agents_[bootstrap.node] = std::move(*child);
   return {};
 }
 
@@ -125,7 +164,7 @@ void RemoteBackend::start_waiting() {
   while (!waiting_.empty() && connecting_.size() < kConnectingMax) {
     const agent::Bootstrap next = waiting_.front();
     waiting_.pop_front();
-    if (const Status started = start(next); !started) end_later(next.node, started.error().message);
+    if (const Status started = begin(next); !started) end_later(next.node, started.error().message);
   }
 }
 
@@ -133,7 +172,7 @@ void RemoteBackend::on_child_ended(int node, const std::string& how) {
   agents_.erase(node);
   connecting_.erase(node);
   start_waiting();
-  on_ended_(node, "(" + name_ + ") " + how);
+  on_ended_(node, "(" + ways_.name + ") " + how);
 }
 
 void RemoteBackend::end_later(int node, const std::string& how) {
@@ -158,9 +197,21 @@ Result<std::unique_ptr<AgentBackend>> make_ssh_backend(boost::asio::io_context& 
                                                        AgentBackend::EndedHandler on_ended) {
   const auto ssh = program_in_path("ssh");
   if (!ssh) return ssh.error().within("job.backend = \"ssh\"");
-  const auto words = [ssh = *ssh, config = options.ssh_config, program = options.agent_program](
-                         const std::string& host) { return ssh_words(ssh, config, host, program); };
-  return std::unique_ptr<AgentBackend>(std::make_unique<RemoteBackend>(io, options, "ssh", words, std::move(on_ended)));
+  RemoteBackend::Ways ways;
+  ways.name = "ssh";
+  ways.start = [ssh = *ssh, config = options.ssh_config](const std::string& host, const std::string& program) {
+    return ssh_words(ssh, config, host, program);
+  };
+  if (!options.agent_copy.path.empty()) {
+    const auto scp = program_in_path("scp");
+    if (!scp) return scp.error().within("stage.enabled");
+    ways.copy = [scp = *scp, config = options.ssh_config, agent = options.agent_program](
+                    const std::string& host, const std::string& copy) {
+      return scp_words(scp, config, agent, host, copy);
+    };
+  }
+  return std::unique_ptr<AgentBackend>(
+      std::make_unique<RemoteBackend>(io, options, std::move(ways), std::move(on_ended)));
 }
 
 Result<std::unique_ptr<AgentBackend>> make_mpi_backend(boost::asio::io_context& io, const BackendOptions& options,
@@ -172,11 +223,13 @@ Result<std::unique_ptr<AgentBackend>> make_mpi_backend(boost::asio::io_context& 
   if (!version) return version.error();
   const auto kind = mpi_kind(*version);
   if (!kind) return kind.error();
-  const auto words = [mpirun = *mpirun, kind = *kind, program = options.agent_program](const std::string& host) {
+  RemoteBackend::Ways ways;
+  ways.name = "mpirun";
+  ways.start = [mpirun = *mpirun, kind = *kind](const std::string& host, const std::string& program) {
     return mpirun_words(mpirun, kind, host, program);
   };
   return std::unique_ptr<AgentBackend>(
-      std::make_unique<RemoteBackend>(io, options, "mpirun", words, std::move(on_ended)));
+      std::make_unique<RemoteBackend>(io, options, std::move(ways), std::move(on_ended)));
 }
 
 }  // namespace mds::launcher

@@ -104,6 +104,8 @@ Result<ChildSpec> SlurmBackend::srun(const std::vector<int>& nodes) const {
   slurm::StepSpec step;
   for (const int node : nodes) step.hosts.push_back(options_.hosts.at(static_cast<size_t>(node)));
   step.program = options_.agent_program;
+  const std::string& copy = options_.agent_copy.path;
+  if (!copy.empty()) step.copied_to = copy.substr(0, copy.rfind('/'));
   if (!options_.components.empty()) {
     const size_t component = component_of(nodes.front());
     step.gpus_per_node = options_.components[component].gpus_per_node;

@@ -106,6 +106,7 @@ std::vector<CommandSpec> job_commands() {
                     {"resume", "RUN",
                      "Go on in the folder of a run that has ended (\"\": the newest); the job file may be left out.",
                      false, Completes::files},
+                    {"netns", "", "Give each virtual node a network namespace of its own, as --set job.netns=true."},
                     {"kill-rank", "R@STEP", "Kill rank R when it reaches STEP, to watch the recovery."}}),
        run_command,
        false,

@@ -128,6 +128,7 @@ json Head::status() const {
   const BackendOptions& backend = options_.backend_options;
   status["folder"] = backend.run_folder;
   status["backend"] = to_string(options_.backend);
+  status["pid"] = getpid();
   if (!backend.ssh_config.empty()) status["ssh_config"] = backend.ssh_config;
   if (const char* job = std::getenv("SLURM_JOB_ID"); job && options_.backend == Backend::slurm) {
     status["slurm_job"] = job;
@@ -237,6 +238,7 @@ void Head::start_agent(int node) {
   bootstrap.node = node;
   bootstrap.run_folder = options_.backend_options.run_folder;
   bootstrap.discover = gathering_;
+  bootstrap.agent_sha256 = options_.backend_options.agent_copy.sha256;
   bootstrap.signals_to_head = options_.preempt_on_term && options_.backend == Backend::slurm;
   if (Status s = backend_->start_agent(bootstrap); !s) on_process_ended(node, s.error().message);
 }
@@ -265,6 +267,7 @@ void Head::on_message(int node, Message message) {
   switch (message.type) {
     case MessageType::exchange_put: return on_exchange(node, message);
     case MessageType::notice: return on_notice(message);
+    case MessageType::stage_ask: return on_stage_ask(node, message.body);
     case MessageType::heartbeat: return on_heartbeat(node, message.body);
     case MessageType::stacks: return control_ ? control_->on_stacks(node, message.body) : void();
     case MessageType::output: {
@@ -315,6 +318,11 @@ void Head::watch_silence() {
     }
     watch_silence();
   });
+}
+
+void Head::on_stage_ask(int node, const json& ask) {
+  if (!options_.stage_part || !ask.is_object()) return distrust(node, "it asks for files, but none are staged");
+  send(node, MessageType::stage_part, 0, options_.stage_part(ask));
 }
 
 /// Comes from every agent at about the same time, and after this process' own signal: a later preemption changes

@@ -42,6 +42,8 @@ struct HeadOptions {
   std::function<double()> utilization_per_token{};  ///< see RunTitle; asked once the machines are known
   std::chrono::milliseconds silence_limit{15'000};  ///< without a heartbeat, then an agent is given up
   bool gather = false;                     ///< agents come first and bring their machines: gather(), then settle()
+  /// The stage_part that answers an agent's stage_ask.
+  std::function<nlohmann::json(const nlohmann::json& ask)> stage_part{};
   /// The ranks of one node in one attempt; `master_port` was free on this machine a moment ago.
   std::function<agent::NodeStart(int node, uint32_t attempt, int master_port)> node_start;
 };
@@ -70,6 +72,8 @@ class Head {
   /// reason), denied (a signal: exit_signal() has it).
   Result<std::vector<topology::Machine>> gather();
   int exit_signal() const { return gather_signal_; }
+  /// Nodes that do not see the run folder; known after gather().
+  const std::vector<int>& blind_nodes() const { return blind_nodes_; }
   /// The node for whose agent gather() has failed; -1: none in particular.
   int missing_node() const { return gather_missing_; }
   /// What open() could not know before gather(): the rest of the options, and who watches.
@@ -111,6 +115,7 @@ class Head {
   void on_heartbeat(int node, const nlohmann::json& body);
   void watch_silence();
   void on_notice(const agent::Message& message);
+  void on_stage_ask(int node, const nlohmann::json& ask);
   void on_joined(int node, const agent::Message& hello);
   void on_lost(int node, const std::string& why);
   void on_process_ended(int node, const std::string& how);
@@ -149,6 +154,7 @@ class Head {
   std::string gather_failure_;
   int gather_signal_ = 0;
   int gather_missing_ = -1;
+  std::vector<int> blind_nodes_;
   void gathered(int node, const agent::Message& hello);
   void fail_gathering(const std::string& why, int node = -1);
 };

@@ -41,6 +41,7 @@ void Head::gathered(int node, const agent::Message& hello) {
   }
   auto machine = topology::machine_from_json(*topology);
   if (!machine) return fail_gathering("node " + std::to_string(node) + ": " + machine.error().message);
+  if (hello.body.value("sees_run_folder", nlohmann::json(true)) == false) blind_nodes_.push_back(node);
   machines_[static_cast<size_t>(node)] = *std::move(machine);
   for (const auto& one : machines_) {
     if (!one) return;

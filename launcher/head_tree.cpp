@@ -106,6 +106,7 @@ void HeadTree::on_items(Connection& connection, const Message& message) {
     if (places_[n].via != &connection) continue;  // it has come back another way since it said this
     if (inner.type == MessageType::detached) {
       go_away(n, "its connection to node " + std::to_string(places_[n].parent) + " has ended", kOwnBackLimit);
+      house_homeless();
     } else {
       on_node_message(n, std::move(inner));
     }
@@ -122,10 +123,10 @@ void HeadTree::on_node_message(int node, Message message) {
 }
 
 void HeadTree::on_closed(Connection& connection, const std::string& why) {
-  std::erase_if(waiting_, [&](const auto& one) { return one.first == &connection; });
-  std::erase_if(homeless_, [&](const auto& one) { return one.first == &connection; });
+  (void)forget_guest(&connection, -1);
   const int node = connection.node;
-  for (size_t n = 0; n < places_.size(); ++n) {
+  // Thousands come only to be sent on: nobody is reached by those.
+  for (size_t n = 0; connection.carries && n < places_.size(); ++n) {
     if (places_[n].via == &connection && static_cast<int>(n) != node) {
       go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", kBackLimit);
     }
@@ -133,6 +134,7 @@ void HeadTree::on_closed(Connection& connection, const std::string& why) {
   if (node >= 0 && places_[node].via == &connection) go_away(node, why, kOwnBackLimit);
   past_traffic_.add(connection.channel->traffic());
   std::erase_if(connections_, [&](const auto& c) { return c.get() == &connection; });
+  house_homeless();
 }
 
 agent::Traffic HeadTree::traffic() const {
@@ -167,7 +169,7 @@ void HeadTree::send_pulses() {
 
 void HeadTree::on_hello(Connection& connection, int node, int parent, Message hello) {
   Place& place = places_[node];
-  const bool again = hello.body.value("again", json(false)) == true;
+  const bool again = integer(hello.body, "again", 0) > 0;
   if (is_joined(node) && !again && place.received > 0) {  // one that has said nothing yet may not know that it is known
     return parent < 0 ? drop(connection, "node " + std::to_string(node) + " has an agent already") : void();
   }
@@ -179,51 +181,98 @@ void HeadTree::on_hello(Connection& connection, int node, int parent, Message he
     if (parent < 0) drop(connection, welcome.error().message);
     return;
   }
-  if (parent < 0 && direct_ - (is_joined(node) && place.parent < 0 ? 1 : 0) >= options_.fan_out) {
-    return find_place(connection, node);
-  }
-  join(connection, node, parent, hello);
+  if (again) place.wanted_until = Clock::now() + kBackLimit;
+  if (parent >= 0) return join(connection, node, parent, hello);
+  (void)forget_guest(&connection, node);  // it asks once more
+  house({&connection, node, std::move(hello)});
 }
 
-/// The first joined agent, in the order of joining, that has room: this fills the tree level by level.
-int HeadTree::find_parent() {
-  while (!candidates_.empty()) {
-    const Place& place = places_[candidates_.front()];
-    const bool usable = place.state == State::joined && place.serving != Place::Serving::cannot && !place.leaving;
-    if (usable && place.children + place.promised < options_.fan_out) return candidates_.front();
-    candidates_.pop_front();
-  }
-  return -1;
-}
-
-void HeadTree::find_place(Connection& connection, int node) {
-  int parent = find_parent();
-  if (parent == node) {  // it comes back while its old connection counts still
-    candidates_.pop_front();
-    parent = find_parent();
-  }
+/// Here, or below somebody else, now or later.
+void HeadTree::house(Guest guest) {
+  Place& place = places_[guest.node];
+  const bool is_here = place.state == State::joined && place.parent < 0;  // by a connection whose place this one takes
+  if (direct_ - (is_here ? 1 : 0) < options_.fan_out) return join(*guest.connection, guest.node, -1, guest.hello);
+  const int parent = find_parent(guest.node);
+  promise(guest.node, parent);
   // All that there is room for are on their way still; they will have room themselves.
-  if (parent < 0) return void(homeless_.emplace_back(&connection, node));
-  promise(node, parent);
-  Place& place = places_[parent];
-  if (place.serving == Place::Serving::yes) return send_join(connection, parent);
-  waiting_.emplace_back(&connection, parent);
-  if (std::exchange(place.serving, Place::Serving::asked) == Place::Serving::no) {
+  if (parent < 0) return homeless_.push_back(std::move(guest));
+  Place& host = places_[parent];
+  if (host.serving == Place::Serving::yes) return send_join(*guest.connection, parent);
+  waiting_.push_back(std::move(guest));
+  if (std::exchange(host.serving, Place::Serving::asked) == Place::Serving::no) {
     send_to(parent, MessageType::serve, 0, json::object());
   }
 }
 
-/// `parent` -1: it is redeemed, or void.
-void HeadTree::promise(int node, int parent) {
-  int& promised_to = places_[node].promised_to;
-  if (promised_to >= 0) --places_[promised_to].promised;
-  promised_to = parent;
-  if (parent >= 0) ++places_[parent].promised;
+void HeadTree::house_homeless() {
+  for (size_t left = homeless_.size(); left > 0 && !homeless_.empty(); --left) {
+    if (direct_ >= options_.fan_out && find_parent(-1) < 0) return;
+    Guest guest = std::move(homeless_.front());
+    homeless_.pop_front();
+    house(std::move(guest));
+  }
 }
 
-void HeadTree::house_homeless() {
-  if (homeless_.empty() || find_parent() < 0) return;
-  for (const auto& [connection, node] : std::exchange(homeless_, {})) find_place(*connection, node);
+/// The guest of that connection, or that node, asks no more. Returns its connection, if there is one.
+HeadTree::Connection* HeadTree::forget_guest(const Connection* connection, int node) {
+  Connection* found = nullptr;
+  const auto is_it = [&](const Guest& guest) {
+    if (guest.connection != connection && guest.node != node) return false;
+    promise(guest.node, -1);
+    found = guest.connection;
+    return true;
+  };
+  std::erase_if(waiting_, is_it);
+  std::erase_if(homeless_, is_it);
+  return found;
+}
+
+/// Its guests have to find another parent.
+void HeadTree::evict_guests(int parent) {
+  const auto is_other = [&](const Guest& guest) { return places_[guest.node].promised_to != parent; };
+  const auto theirs = std::stable_partition(waiting_.begin(), waiting_.end(), is_other);
+  for (auto guest = theirs; guest != waiting_.end(); ++guest) {
+    promise(guest->node, -1);
+    homeless_.push_back(std::move(*guest));
+  }
+  waiting_.erase(theirs, waiting_.end());
+}
+
+/// The first joined agent, in the order of joining, that has room and is not below `node`: this fills the tree level by
+/// level.
+int HeadTree::find_parent(int node) {
+  for (auto at = candidates_.begin(); at != candidates_.end();) {
+    const Place& place = places_[*at];
+    const bool usable = place.state == State::joined && place.serving != Place::Serving::cannot && !place.leaving;
+    if (!usable || place.children + place.promised >= options_.fan_out) {
+      at = candidates_.erase(at);
+      continue;
+    }
+    if (!leads_to(*at, node)) return *at;
+    ++at;
+  }
+  return -1;
+}
+
+/// Does the way up from there, where all have gone where they were sent, pass `node`?
+bool HeadTree::leads_to(int from, int node) const {
+  size_t steps = 0;
+  for (int n = from; n >= 0; n = places_[n].promised_to >= 0 ? places_[n].promised_to : places_[n].parent) {
+    if (n == node || ++steps > places_.size()) return true;
+  }
+  return false;
+}
+
+/// `parent` -1: it is redeemed, or void.
+void HeadTree::promise(int node, int parent) {
+  const int before = std::exchange(places_[node].promised_to, parent);
+  if (before >= 0) {
+    const Place& place = places_[before];
+    const bool was_full = place.children + place.promised >= options_.fan_out;
+    --places_[before].promised;
+    if (was_full && place.state == State::joined) candidates_.push_front(before);
+  }
+  if (parent >= 0) ++places_[parent].promised;
 }
 
 void HeadTree::send_join(Connection& connection, int parent) {
@@ -238,17 +287,15 @@ void HeadTree::on_serving(int node, const json& body) {
     place.address = body;
   else
     events_.on_note("node " + std::to_string(node) + " cannot listen: " + body.dump());
-  std::vector<Connection*> ready;
-  std::erase_if(waiting_, [&](const auto& one) {
-    if (one.second == node) ready.push_back(one.first);
-    return one.second == node;
-  });
-  for (Connection* connection : ready) {
-    if (serves)
-      send_join(*connection, node);
-    else
-      drop(*connection, "its parent cannot listen");  // it comes again
+  if (!serves) {
+    evict_guests(node);
+    return house_homeless();
   }
+  std::erase_if(waiting_, [&](const Guest& guest) {
+    const bool ready = places_[guest.node].promised_to == node;
+    if (ready) send_join(*guest.connection, node);
+    return ready;
+  });
 }
 
 void HeadTree::set_route(Connection& connection, int node, int parent) {
@@ -263,6 +310,8 @@ void HeadTree::set_route(Connection& connection, int node, int parent) {
   place.state = State::joined;
   place.via = &connection;
   place.parent = parent;
+  place.wanted_until = {};
+  connection.carries = true;
 }
 
 void HeadTree::join(Connection& connection, int node, int parent, const Message& hello) {
@@ -271,28 +320,31 @@ void HeadTree::join(Connection& connection, int node, int parent, const Message&
   promise(node, -1);
   Connection* const old = back && place.state == State::joined && place.parent < 0 ? place.via : nullptr;
   if (!back) place = Place{.promised = place.promised};
+  if (!place.leaving) go_away(node, "it has come back another way", kBackLimit);  // and so will those below it
   if (place.state != State::joined) candidates_.push_back(node);
   set_route(connection, node, parent);
   if (old && old != &connection) {  // its end is not news any more
     old->node = -1;
     drop(*old, "node " + std::to_string(node) + " has come back");
   }
+  if (back)
+    welcome_back(node, hello.body);
+  else
+    events_.on_joined(node, hello);
   house_homeless();
-  if (!back) return events_.on_joined(node, hello);
-  const json received = hello.body.value("received", json(0));
-  welcome_back(node, received.is_number_unsigned() ? received.get<uint64_t>() : 0);
 }
 
-void HeadTree::welcome_back(int node, uint64_t received) {
+void HeadTree::welcome_back(int node, const json& hello) {
   Place& place = places_[node];
-  const auto missed = place.sent.after(received);
+  const json received = hello.value("received", json(0));
+  const auto missed = place.sent.after(received.is_number_unsigned() ? received.get<uint64_t>() : 0);
   if (!missed) {
     send_to(node, MessageType::goodbye, 0, json::object());
     return lose(node, "too much was lost with its connection");
   }
   events_.on_note("node " + std::to_string(node) + " is back, below " +
                   (place.parent < 0 ? "the head" : "node " + std::to_string(place.parent)));
-  send_to(node, MessageType::attached, 0, {{"received", place.received}});
+  send_to(node, MessageType::attached, 0, {{"again", integer(hello, "again", 0)}, {"received", place.received}});
   for (const agent::Replay::Sent& one : *missed) {
     const json body =
         one.body ? json::from_cbor(*one.body, true, /*allow_exceptions=*/false) : events_.start_body(node, one.attempt);
@@ -328,6 +380,7 @@ void HeadTree::go_away(int node, const std::string& why, milliseconds limit) {
   place.via = nullptr;
   place.serving = Place::Serving::no;
   place.children = 0;
+  place.parent = -1;
   place.why_away = why;
   place.away_until = Clock::now() + limit;
   // Whoever was below it comes back on its own. A relay says nothing of them when it loses a child.
@@ -336,6 +389,7 @@ void HeadTree::go_away(int node, const std::string& why, milliseconds limit) {
       go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", kBackLimit);
     }
   }
+  evict_guests(node);
   if (place.leaving) return lose(node, why);
   watch_away();
 }
@@ -348,8 +402,11 @@ void HeadTree::give_up(int node, const std::string& why) {
 void HeadTree::lose(int node, std::string why) {
   if (places_[node].state == State::joined) go_away(node, why, milliseconds(0));
   if (places_[node].state == State::absent) return;
-  places_[node] = Place{.promised = places_[node].promised, .promised_to = places_[node].promised_to};
+  if (Connection* asking = forget_guest(nullptr, node)) drop(*asking, "node " + std::to_string(node) + " is given up");
+  promise(node, -1);
+  places_[node] = Place{.promised = places_[node].promised};
   events_.on_lost(node, why);
+  house_homeless();
 }
 
 void HeadTree::watch_away() {
@@ -361,7 +418,7 @@ void HeadTree::watch_away() {
     bool any = false;
     for (size_t n = 0; n < places_.size(); ++n) {
       if (places_[n].state != State::away) continue;
-      if (Clock::now() >= places_[n].away_until)
+      if (Clock::now() >= std::max(places_[n].away_until, places_[n].wanted_until))
         lose(static_cast<int>(n), places_[n].why_away);
       else
         any = true;

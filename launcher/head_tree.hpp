@@ -7,7 +7,9 @@
 //   H2  Counted messages from and to a node arrive exactly once (agent/replay.hpp), or the node is lost.
 //   H3  on_joined and on_lost alternate for a node; no message of a node comes outside of them.
 //   H4  A node whose connection, or whose parent's, has ended is lost when it has not come back within kBackLimit
-//       (the parent itself: kOwnBackLimit), or at once by give_up() or after its goodbye.
+//       (the parent itself: kOwnBackLimit), or at once by give_up() or after its goodbye. Who has said hello again has
+//       kBackLimit from then on to reach the place that it was given.
+//   H5  Who cannot stay at the head is sent to a parent, to another one when that goes, and never below itself.
 //
 // Threads: the head's only.
 #pragma once
@@ -88,6 +90,7 @@ class HeadTree {
     std::shared_ptr<agent::Channel> channel;
     int node = -1;  ///< whose; -1: no agent of ours (yet)
     bool is_agent = false;  ///< has said hello
+    bool carries = false;   ///< has been the way to a node
   };
   struct Place {
     State state = State::absent;
@@ -95,14 +98,21 @@ class HeadTree {
     int parent = -1;            ///< -1: the head
     int children = 0;           ///< joined ones
     int promised = 0;           ///< nodes that were told to join it
-    int promised_to = -1;       ///< the node that this one was told to join
+    int promised_to = -1;       ///< the node that this one was, or will be, told to join
     bool leaving = false;       ///< was told goodbye
     enum class Serving { no, asked, yes, cannot } serving = Serving::no;
     nlohmann::json address{};  ///< where it serves
     std::chrono::steady_clock::time_point away_until{};
+    std::chrono::steady_clock::time_point wanted_until{};  ///< it has said hello again, and is on its way
     std::string why_away{};
     uint64_t received = 0;  ///< counted messages of its agent
     agent::Replay sent{};
+  };
+  /// An agent that has said hello at the head, where it cannot stay.
+  struct Guest {
+    Connection* connection = nullptr;
+    int node = -1;
+    agent::Message hello{};
   };
   struct Letter {
     agent::MessageType type{};
@@ -123,14 +133,17 @@ class HeadTree {
 
   // Hello: who joins whom.
   void on_hello(Connection& connection, int node, int parent, agent::Message hello);
-  void find_place(Connection& connection, int node);
-  int find_parent();
+  void house(Guest guest);
   void house_homeless();
+  Connection* forget_guest(const Connection* connection, int node);
+  void evict_guests(int parent);
+  int find_parent(int node);
+  bool leads_to(int from, int node) const;
   void promise(int node, int parent);
   void send_join(Connection& connection, int parent);
   void on_serving(int node, const nlohmann::json& body);
   void join(Connection& connection, int node, int parent, const agent::Message& hello);
-  void welcome_back(int node, uint64_t received);
+  void welcome_back(int node, const nlohmann::json& hello);
   void set_route(Connection& connection, int node, int parent);
 
   void send_pulses();
@@ -157,8 +170,8 @@ class HeadTree {
   agent::Traffic past_traffic_;  ///< of connections that have ended
   int direct_ = 0;               ///< nodes whose parent is the head
   std::deque<int> candidates_;   ///< joined nodes in the order of their joining: who has room is in front
-  std::vector<std::pair<Connection*, int>> waiting_;   ///< for a parent (the node) to serve
-  std::vector<std::pair<Connection*, int>> homeless_;  ///< (and their nodes): for somebody to have room
+  std::vector<Guest> waiting_;   ///< for the parent that they are promised to, which begins to serve
+  std::deque<Guest> homeless_;   ///< for somebody to have room
   std::vector<Letter> outbox_;
   bool flush_posted_ = false;
   boost::asio::steady_timer pulse_timer_;

@@ -45,6 +45,15 @@ struct SlurmConfig {
   bool operator==(const SlurmConfig&) const = default;
 };
 
+/// [stage]: for nodes that share no file system with the launcher's machine (launcher/stage_plan.hpp).
+struct StageConfig {
+  bool enabled = false;
+  std::vector<std::string> files;  ///< absolute once loaded
+  std::string folder;              ///< on the nodes
+  bool keep = false;
+  bool operator==(const StageConfig&) const = default;
+};
+
 struct MetricsConfig {
   bool tensorboard = true;
   int64_t interval = 1;  ///< steps between records
@@ -71,6 +80,7 @@ struct Job {
   std::string include, exclude;            ///< of a hostfile, as DeepSpeed's options
   std::string interface;                   ///< that the head listens on: a name, an address; empty: found out
   std::string ssh_config, mpirun;
+  bool netns = false;                      ///< local back end: each node has a network namespace of its own
   std::vector<std::string> node_names{};   ///< host of each node (perhaps more); none with the local back end
   std::vector<slurm::Component> components{};  ///< of the Slurm job that this runs in
   SlurmConfig slurm{};
@@ -81,6 +91,7 @@ struct Job {
   container::Container container;          ///< runtime none: ranks run on the host
   std::vector<std::string> container_binds;  ///< as written; container.binds has them
   std::string container_trainer = "mdstrain";  ///< inside the image
+  StageConfig stage;
   std::string model_preset;                ///< as written; its shape is already in trainer.model
   trainer::TrainerConfig trainer;          ///< meaningful without payload; parallel is always
   LeftOpen left_open;

@@ -55,6 +55,7 @@ void JobDraft::report(const std::string& path, const std::string& message) {
 void resolve(JobDraft& draft) {
   resolve_ranks(draft);
   resolve_container(draft);
+  resolve_stage(draft);
   resolve_payload(draft);
   resolve_model(draft);
   resolve_training(draft);

@@ -51,6 +51,7 @@ void resolve(JobDraft& draft);
 void resolve_hosts(JobDraft& draft);  ///< back end, hosts, nodes
 void resolve_ranks(JobDraft& draft);  ///< all of that, devices, the rank grid
 void resolve_container(JobDraft& draft);
+void resolve_stage(JobDraft& draft);
 void resolve_payload(JobDraft& draft);
 void resolve_model(JobDraft& draft);
 void resolve_training(JobDraft& draft);

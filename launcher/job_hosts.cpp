@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "launcher/job_draft.hpp"
+#include "launcher/node_networks.hpp"
 #include "slurm/host_list.hpp"
 
 namespace mds::launcher {
@@ -172,6 +173,20 @@ void take_hosts(JobDraft& draft) {
   }
 }
 
+void check_networks(JobDraft& draft) {
+  const Job& job = draft.job;
+  const auto wrong = [&](const std::string& why) { draft.report("job.netns", "job.netns = true " + why); };
+  if (!job.netns || draft.any_bad({"job.netns", "job.nodes"})) return;
+  if (job.backend != Backend::local) return wrong("is for the local back end; set job.backend = \"local\"");
+  if (job.nodes > NodeNetworks::kNodesMax) {
+    return wrong("is for at most " + std::to_string(NodeNetworks::kNodesMax) + " nodes; lower job.nodes");
+  }
+  if (job.metrics.web_port != 0 || job.metrics.prometheus_port != 0) {
+    wrong("takes the launcher off the host's network, so nobody could reach metrics.web_port and "
+          "metrics.prometheus_port; leave them 0");
+  }
+}
+
 }  // namespace
 
 void resolve_hosts(JobDraft& draft) {
@@ -186,6 +201,7 @@ void resolve_hosts(JobDraft& draft) {
   }
   if (draft.any_bad({"job.hosts", "job.backend", "job.include", "job.exclude"})) return;
   choose_backend(draft);
+  check_networks(draft);
   if (draft.job.backend == Backend::slurm) return take_allocation(draft);
   take_hosts(draft);
 }

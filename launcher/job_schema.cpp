@@ -187,6 +187,10 @@ std::vector<Row> launch_rows() {
           .at(MDS_FIELD(interface)),
       text("job.ssh_config", "File for ssh -F.").at(MDS_FIELD(ssh_config)),
       text("job.mpirun", "Name or path of the MPI's start program; default: mpirun.").at(MDS_FIELD(mpirun)),
+      boolean("job.netns",
+              "Local back end: each virtual node gets a network namespace of its own and can be cut off; needs root, "
+              "or mdslaunch under `unshare --user --map-root-user`.")
+          .at(MDS_FIELD(netns)),
       text("job.output_dir", "Where run folders are made; relative to the working folder.").at(MDS_FIELD(output_dir)),
       table("job.env", "Variables added to every rank's environment.").at(MDS_FIELD(env)),
 
@@ -217,6 +221,24 @@ std::vector<Row> launch_rows() {
           .at(MDS_FIELD(container.runtime_options)),
       text("container.trainer", "mdstrain inside the image, a path or a name in its PATH.")
           .at(MDS_FIELD(container_trainer)),
+  };
+}
+
+std::vector<Row> stage_rows() {
+  return {
+      boolean("stage.enabled",
+              "The nodes share no files with this machine: send them mdsagent (by srun or scp), then over the agents' "
+              "connections mdstrain with its libraries and data, or the files that payload.command names, and "
+              "stage.files. Each is verified by its SHA-256 on every node before a rank starts.")
+          .at(MDS_FIELD(stage.enabled)),
+      texts("stage.files", "Further files and folders that ranks read; relative to the job file.")
+          .at(MDS_FIELD(stage.files)),
+      text("stage.folder",
+           "Folder for them on each node's own disk, yours alone; default: /var/tmp/mds-stage-UID. The folder that it "
+           "is in must be there.")
+          .at(MDS_FIELD(stage.folder)),
+      boolean("stage.keep", "Leave the files on the nodes for the next job that needs the same ones.")
+          .at(MDS_FIELD(stage.keep)),
   };
 }
 
@@ -481,7 +503,8 @@ std::vector<Row> supervision_rows() {
 
 std::vector<Key> make_schema() {
   std::vector<Key> keys;
-  for (auto* rows : {launch_rows, parallel_rows, model_rows, training_rows, optimizer_rows, supervision_rows}) {
+  for (auto* rows : {launch_rows, stage_rows, parallel_rows, model_rows, training_rows, optimizer_rows,
+                     supervision_rows}) {
     for (Row& row : rows()) keys.push_back(std::move(row.key));
   }
   return keys;
@@ -494,6 +517,7 @@ const std::vector<Section>& job_sections() {
       {"job", "What runs where.", false},
       {"payload", "A program of your own instead of mdstrain.", false},
       {"container", "The image that ranks run in.", false},
+      {"stage", "Files for nodes that share no file system with this machine.", false},
       {"parallel", "How ranks divide the work: tensor x context x data x pipeline ranks in all.", false},
       {"model", "The network: a preset, a shape, or a preset with changes.", true},
       {"data", "The text to learn from.", true},

@@ -6,6 +6,7 @@
 
 #include "launcher/job_nearest.hpp"
 #include "launcher/job_values.hpp"
+#include "launcher/node_networks.hpp"
 #include "launcher/plan_container.hpp"
 #include "launcher/plan_cost.hpp"
 #include "launcher/plan_environment_nccl.hpp"
@@ -15,12 +16,6 @@ namespace {
 
 using topology::Machine;
 using topology::RankPlacement;
-
-std::string rank_file(int rank) {
-  char name[32];
-  std::snprintf(name, sizeof name, "rank-%05d.log", rank);
-  return name;
-}
 
 // Whether these nodes (indices) are all the same real machine.
 bool one_machine(const topology::Cluster& cluster, const std::vector<int>& nodes) {
@@ -97,6 +92,10 @@ PlannedNode plan_node(const Job& job, const topology::Cluster& cluster, const La
   base["CUDA_VISIBLE_DEVICES"] = visible_devices(machine, plan.placement.ranks, node);
   base["MDS_HOST_ADDRESS"] = local ? "127.0.0.1" : machine.host;
   base.insert(nccl.of_node(node_rank).begin(), nccl.of_node(node_rank).end());
+  if (job.netns) {
+    base["MDS_HOST_ADDRESS"] = NodeNetworks::address(node.node);
+    base["NCCL_SOCKET_IFNAME"] = base["GLOO_SOCKET_IFNAME"] = NodeNetworks::kInterface;
+  }
 
   PlannedNode out{node.node, machine.host, {}};
   for (int rank = node.first_rank; rank < node.first_rank + node.ranks; ++rank) {
@@ -109,7 +108,7 @@ PlannedNode plan_node(const Job& job, const topology::Cluster& cluster, const La
         plan.container.runtime == container::Runtime::none ? inputs.working_dir : plan.container.working_dir;
     spec.cpus = placed.cpus;
     spec.memory_nodes = placed.memory_nodes;
-    spec.log_path = inputs.run_folder + "/logs/" + rank_file(placed.rank);
+    spec.log_path = inputs.run_folder + "/logs/" + rank_log_name(placed.rank);
     spec.env = base;
     add_rank(spec.env, placed);
     nccl.add_adapters(spec.env, placed);
@@ -120,6 +119,12 @@ PlannedNode plan_node(const Job& job, const topology::Cluster& cluster, const La
 }
 
 }  // namespace
+
+std::string rank_log_name(int rank) {
+  char name[32];
+  std::snprintf(name, sizeof name, "rank-%05d.log", rank);
+  return name;
+}
 
 Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, const PlanInputs& inputs) {
   const trainer::ParallelConfig& parallel = job.trainer.parallel;

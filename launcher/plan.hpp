@@ -36,6 +36,9 @@ struct PlanInputs {
   std::string working_dir;                      ///< of every rank; empty: the agent's
 };
 
+/// "rank-00003.log", in the run folder's logs/.
+std::string rank_log_name(int rank);
+
 /// Environment of a rank: torchrun's contract, NCCL_* and MDS_* (docs/reference.md). The user's own OMP_NUM_THREADS
 /// and, on several machines, NCCL_* and GLOO_* go before the plan's. Errors: infeasible.
 Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, const PlanInputs& inputs);

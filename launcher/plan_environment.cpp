@@ -33,6 +33,7 @@ const std::vector<RankVariable>& rank_variables() {
       {"MDS_PP_RANK", "Coordinate on the pipeline axis."},
       {"MDS_DP_RANK", "Coordinate on the data axis."},
       {"MDS_CP_RANK", "Coordinate on the context axis."},
+      {"MDS_STAGED", "With [stage]: the folder below which this node has its copies, each at its own absolute path."},
       {"MDS_HOST_ADDRESS", "Address of this node for connections between ranks."},
       {"MDS_CONTROL_FD", "Connected socket to the agent (trainer and programs that link our rank library)."},
       {"MDS_BEAT_FD", "Shared page for the heartbeat."},

@@ -21,6 +21,7 @@
 #include "launcher/backend_address.hpp"
 #include "launcher/head.hpp"
 #include "launcher/head_subreaper.hpp"
+#include "launcher/node_networks.hpp"
 #include "launcher/plan.hpp"
 #include "launcher/plan_cost.hpp"
 #include "launcher/plan_cost_auto.hpp"
@@ -29,6 +30,8 @@
 #include "launcher/run_folder.hpp"
 #include "launcher/run_record.hpp"
 #include "launcher/signals_held.hpp"
+#include "launcher/stage_plan.hpp"
+#include "launcher/stage_source.hpp"
 #include "launcher/view.hpp"
 #include "topology/picture/placement_svg.hpp"
 #include "topology/placement.hpp"
@@ -45,6 +48,7 @@ constexpr int kSilenceHeartbeats = 15;
 constexpr std::chrono::hours kForever{24 * 365};
 
 constexpr const char* kLocalAddress = "127.0.0.1";
+constexpr std::chrono::hours kStageDeadline{2};  // terabytes take their time; what stands still ends for other reasons
 constexpr std::chrono::seconds kRemoteAgentsDeadline{90};  // a remote login alone may take many seconds
 
 int fail(const Error& error, int exit_code) {
@@ -71,6 +75,11 @@ struct Prepared {
   topology::Cluster cluster{};          ///< with the local back end; else the agents bring it
   LaunchPlan plan{};
   std::optional<LoggedRun> earlier{};   ///< of a run that is resumed
+  bool shares_run_folder = true;        ///< with every node
+  std::optional<StagePlan> stage{};     ///< what is sent to the nodes, if anything is
+  std::optional<StageSource> stage_source{};
+  AgentCopy agent_copy{};
+  std::unique_ptr<NodeNetworks> networks{};  ///< of virtual nodes (job.netns)
 };
 
 std::string random_id() {
@@ -87,6 +96,51 @@ Result<std::string> program(const std::string& given, const std::string& name) {
 /// Are the job's machines others than this one? Then agents come first and bring what the plan is made of.
 bool gathers(const Job& job) { return job.backend != Backend::local; }
 
+/// What the nodes get, and the plan as it is there.
+Status decide_stage(const Job& job, Prepared& run) {
+  auto stage = plan_stage(job, run.inputs, run.agent_program, run.shares_run_folder);
+  if (!stage) return stage.error();
+  if (!run.shares_run_folder) {  // what the launcher writes there for ranks
+    if (job.payload.empty()) stage->sources.push_back(run.folder.file("trainer.json"));
+    for (const auto& [name, content] : run.plan.files) stage->sources.push_back(run.folder.file(name));
+  }
+  run.stage = *std::move(stage);
+  move_to_nodes(*run.stage, run.plan);
+  return {};
+}
+
+/// Every file is read here for its digest, so this takes its time.
+Status list_stage(const Job& job, Prepared& run, View& view) {
+  const auto entries = list_sources(*run.stage);
+  if (!entries) return entries.error();
+  const std::string programs = run.stage->root + std::filesystem::path(run.agent_program).parent_path().string();
+  run.stage_source.emplace(job.stage, run.inputs.run_id, programs, *entries);
+  view.news("staging " + std::to_string(run.stage_source->files()) + " files, " +
+            human_count(static_cast<double>(run.stage_source->bytes())) + "B, to " + job.stage.folder +
+            (job.nodes > 1 ? " on each node" : " on the node"));
+  return {};
+}
+
+/// What agents have said about the run folder, against what the job needs of it. Errors: bad_input.
+Status check_sharing(const Job& job, const std::vector<int>& blind_nodes, Prepared& run) {
+  run.shares_run_folder = blind_nodes.empty();
+  if (run.shares_run_folder) return {};
+  const std::string node = "node " + std::to_string(blind_nodes.front()) + " (" +
+                           job.node_names[static_cast<size_t>(blind_nodes.front())] + ") does not see the run folder " +
+                           run.folder.path();
+  if (!job.payload.empty()) return {};  // it may need nothing of it
+  if (!job.stage.enabled) {
+    return bad_input(node + ": put job.output_dir, and all that the job names, on a file system that the nodes share, "
+                            "or have it sent to them: stage.enabled = true");
+  }
+  const trainer::CheckpointConfig& checkpoint = job.trainer.checkpoint;
+  if (checkpoint.interval > 0 || checkpoint.at_end) {
+    return bad_input(node + ", where ranks write checkpoints: put job.output_dir on a file system that the nodes "
+                            "share, or write none (checkpoint.interval = 0 and checkpoint.at_end = false)");
+  }
+  return {};
+}
+
 /// The plan for the machines that are known by now, with which every key that says "auto" can be settled.
 Status decide(Job& job, Prepared& run) {
   Result<Job> settled = settle_layout(job, run.cluster);
@@ -95,6 +149,11 @@ Status decide(Job& job, Prepared& run) {
   Result<LaunchPlan> plan = make_plan(job, run.cluster, run.inputs);
   if (!plan) return plan.error();
   run.plan = *std::move(plan);
+  if (job.stage.enabled) return decide_stage(job, run);
+  if (run.shares_run_folder) return {};
+  for (PlannedNode& node : run.plan.nodes) {
+    for (agent::RankSpec& rank : node.ranks) rank.log_path.clear();  // the head writes it
+  }
   return {};
 }
 
@@ -132,6 +191,11 @@ Result<Prepared> prepare(Job& job, const RunOptions& options) {
   inputs.working_dir = std::filesystem::current_path(ec).string();
   Prepared run{std::move(folder), std::move(*agent_program), std::move(inputs)};
   if (gathers(job)) {
+    if (job.stage.enabled) {
+      auto copy = agent_copy(job, run.agent_program);
+      if (!copy) return copy.error();
+      run.agent_copy = *std::move(copy);
+    }
     Result<std::string> address = head_address(job);
     if (!address) return address.error();
     run.address = *std::move(address);
@@ -164,6 +228,7 @@ Status write_down(const Job& job, const Prepared& run) {
   if (job.payload.empty()) {
     trainer::TrainerConfig config = job.trainer;
     config.checkpoint.folder = folder.file("checkpoints");
+    if (run.stage) config = on_nodes(*run.stage, config);
     if (Status s = folder.write("trainer.json", trainer::to_json(config).dump(1) + "\n"); !s) return s;
   }
   for (const auto& [name, content] : run.plan.files) {
@@ -189,6 +254,7 @@ SupervisorConfig supervisor_config(const Job& job, const RunOptions& options, co
     supervisor.hang_timeout = kForever;
     supervisor.restart.max_restarts = 0;
   }
+  if (job.stage.enabled) supervisor.start_deadline = kStageDeadline;
   if (gathers(job)) supervisor.agents_deadline = kRemoteAgentsDeadline;
   return supervisor;
 }
@@ -200,9 +266,12 @@ std::function<agent::NodeStart(int, uint32_t, int)> node_starts(const Job& job, 
   return [&run, heartbeat_ms, is_payload = !job.payload.empty(), names = job.node_names, debug = options.debug,
           seed = std::random_device{}()](int node, uint32_t attempt, int free_port) {
     const int first = run.plan.placement.ranks.front().node;
-    const MasterPlace master = master_place(run.cluster, first, names, free_port, seed + attempt);
+    const MasterPlace master = run.networks
+                                   ? MasterPlace{NodeNetworks::address(first), free_port}
+                                   : master_place(run.cluster, first, names, free_port, seed + attempt);
     agent::NodeStart start = node_start(run.plan, node, attempt, master.address, master.port);
-    start.forward_output = is_payload;  // mdstrain's output goes to its log files only
+    start.forward_output = is_payload || !run.shares_run_folder;  // mdstrain's output goes to its log files only
+    if (run.stage_source) start.stage = run.stage_source->spec();
     start.heartbeat_ms = heartbeat_ms;
     if (debug) debug_ranks(*debug, start.ranks);
     return start;
@@ -214,7 +283,7 @@ HeadOptions head_options(const Job& job, const RunOptions& options, const Prepar
   head.supervisor = supervisor_config(job, options, run);
   head.backend = job.backend;
   head.backend_options = {run.agent_program, run.folder.path(), job.node_names,
-                          job.components,    job.ssh_config,    job.mpirun};
+                          job.components,    job.ssh_config,    job.mpirun, run.agent_copy, run.networks.get()};
   head.address = run.address;
   head.web = {static_cast<uint16_t>(job.metrics.web_port), static_cast<uint16_t>(job.metrics.prometheus_port),
               job.name};
@@ -224,6 +293,7 @@ HeadOptions head_options(const Job& job, const RunOptions& options, const Prepar
   head.preempt_on_term = options.preempt_on_term;
   head.silence_limit = std::max<std::chrono::milliseconds>(kSilenceMin, kSilenceHeartbeats * job.health.heartbeat);
   if (options.debug) head.silence_limit = kForever;
+  if (job.stage.enabled) head.stage_part = [&run](const json& ask) { return run.stage_source->part(ask); };
   head.gather = gathers(job);
   head.node_start = node_starts(job, options, run);
   return head;
@@ -245,6 +315,10 @@ Result<std::unique_ptr<Head>> gather(Job& job, const RunOptions& options, Prepar
     return machines.error();
   }
   run.cluster.nodes = *std::move(machines);
+  if (Status s = check_sharing(job, (*head)->blind_nodes(), run); !s) {
+    exit_code = kExitBadInput;
+    return s.error();
+  }
   if (Status s = decide(job, run); !s) {
     exit_code = exit_code_of(s.error());
     return s.error();
@@ -356,6 +430,12 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
     std::fprintf(stderr, "mdslaunch: %s has finished already\n", run->folder.path().c_str());
     return {kExitFinished};
   }
+  if (job.netns) {
+    auto networks = NodeNetworks::make(job.nodes);
+    if (!networks) return {fail(networks.error(), kExitNoAgents)};
+    run->networks = *std::move(networks);
+    run->address = NodeNetworks::kHead;
+  }
 
   // Phase 2: the run folder. Who stops reading what is shown, or a limit on file sizes, is no reason to stop: writing
   // fails and the run goes on.
@@ -386,6 +466,10 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   view.begin({report.name, report.folder, report.ranks, report.nodes, layout, report.steps, job.restart.max_restarts,
               report.shown_folder, utilization_per_token(job, run->cluster)});
   RunRecord record(job, run->folder, view, report);
+  if (!run->shares_run_folder) record.write_rank_logs();
+  if (run->stage) {
+    if (Status s = list_stage(job, *run, view); !s) return leave(s.error(), kExitBadInput);
+  }
 
   // Phase 5: ranks, attempts, until the supervisor says that the run has ended.
   if (head) {
@@ -400,6 +484,10 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
     head = *std::move(opened);
   }
   tell_web(head->web(), run->folder, view, isatty(STDOUT_FILENO) != 0);
+  if (run->networks) {
+    view.news("each node has a network of its own; cut node N off: nsenter --net --target " + std::to_string(getpid()) +
+              " ip link set nodeN down");
+  }
   const int exit_code = head->run();
   const double seconds = std::chrono::duration<double>(head->now()).count();
   const std::string lost_host = host_of(job, head->state().lost_node);

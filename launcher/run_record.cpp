@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 #include <spdlog/sinks/basic_file_sink.h>
 
 #include "launcher/loss_svg.hpp"
+#include "launcher/plan.hpp"
 
 namespace mds::launcher {
 
@@ -46,7 +48,7 @@ RunRecord::~RunRecord() = default;
 HeadObserver RunRecord::observer() {
   return {[this](const Event& e, const Effects& f, const SupervisorState& s, TimePoint now) { on_event(e, f, s, now); },
           [this](uint32_t attempt, const json& body, TimePoint now) { on_progress(attempt, body, now); },
-          [this](const Output& output) { view_.output(output.rank, output.lines, output.dropped); },
+          [this](const Output& output) { on_output(output); },
           [this](const std::string& text) { on_note(text); }, [this] { view_.resized(); }};
 }
 
@@ -96,6 +98,15 @@ void RunRecord::tell_news(const json& body) {
     view_.warning("no checkpoint at step " + std::to_string(field<int64_t>(body, "step").value_or(0)) + ": " + *error +
                   "; the run goes on");
   }
+}
+
+void RunRecord::on_output(const Output& output) {
+  view_.output(output.rank, output.lines, output.dropped);
+  if (!writes_rank_logs_) return;
+  std::ofstream log(folder_.file("logs/" + rank_log_name(output.rank)), std::ios::app);
+  for (const std::string& line : output.lines) log << line << '\n';
+  if (output.dropped > 0) log << "[" << output.dropped << " lines were lost on the way]\n";
+  if (!log.flush()) warn_once(unavailable("cannot write the log of rank " + std::to_string(output.rank)));
 }
 
 void RunRecord::on_note(const std::string& text) {

@@ -29,12 +29,16 @@ class RunRecord {
   /// Callbacks that refer to this object.
   HeadObserver observer();
 
+  /// The nodes do not see the run folder: what ranks say is written to their logs from here.
+  void write_rank_logs() { writes_rank_logs_ = true; }
+
   /// After the run: metrics.csv, loss.svg, report.json and the summary on the view.
   void finish(double seconds);
 
  private:
   void on_event(const Event& event, const Effects& effects, const SupervisorState& state, TimePoint now);
   void on_progress(uint32_t attempt, const nlohmann::json& body, TimePoint now);
+  void on_output(const Output& output);
   void on_note(const std::string& text);
   void tell_news(const nlohmann::json& body);
   void write_pictures();
@@ -47,6 +51,7 @@ class RunRecord {
   std::shared_ptr<spdlog::logger> diagnostics_;   ///< logs/head.log, made with its first line
   std::optional<TimePoint> pictures_at_;
   bool warned_ = false;
+  bool writes_rank_logs_ = false;
 };
 
 }  // namespace mds::launcher

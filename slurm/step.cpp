@@ -96,6 +96,11 @@ Result<std::vector<std::string>> srun_arguments(const StepSpec& step, const Vers
   };
   if (step.component >= 0) words.push_back("--het-group=" + std::to_string(step.component));
   if (step.gpus_per_node > 0) words.push_back("--gpus-per-node=" + std::to_string(step.gpus_per_node));
+  if (!step.copied_to.empty()) {
+    // Force, which lets srun replace what is there, is srun's default. The working folder may not be there.
+    words.push_back("--bcast=" + step.copied_to + "/");
+    words.push_back("--chdir=" + step.copied_to);
+  }
   words.push_back(step.program);
   words.insert(words.end(), step.arguments.begin(), step.arguments.end());
   return words;

@@ -25,6 +25,9 @@ struct StepSpec {
   int gpus_per_node = 0;           ///< 0: say nothing about GPUs
   std::string program;             ///< absolute path, the same on every node
   std::vector<std::string> arguments{};
+  /// Folder, on every node, that `program` is copied to from this machine, and runs from; its name there is
+  /// slurm_bcast_JOB.STEP_NODE. Empty: it is there already.
+  std::string copied_to{};
 };
 
 /// One task on each host; task i runs on hosts[i]. Every task gets all of the node that the job has, unbound, so that

@@ -129,9 +129,9 @@ class Launcher:
         return path
 
     def start(self, *arguments, extra=None, **options):
-        """A running mdslaunch with its output in files; finish() waits for it."""
+        """A running mdslaunch with its output in files; finish() waits for it. `within`: words before its own."""
         output_dir = pathlib.Path(tempfile.mkdtemp(dir=self.work, prefix="runs-"))
-        command = [str(self.program), *map(str, arguments)]
+        command = [*options.pop("within", ()), str(self.program), *map(str, arguments)]
         if "--output-dir" not in command and options.pop("with_output_dir", True):
             command += ["--output-dir", str(output_dir)]
         files = [open(output_dir / name, "w+") for name in ("stdout", "stderr")]

@@ -71,8 +71,9 @@ def free_ports(count):
 
 
 class Cluster:
-    def __init__(self, nodes=8, cpus=4, kill_wait=10, name="test"):
-        self.nodes, self.cpus, self.kill_wait, self.name = nodes, cpus, kill_wait, name
+    def __init__(self, nodes=8, cpus=4, kill_wait=10, name="test", within=()):
+        """`within`: words before each slurmd's own."""
+        self.nodes, self.cpus, self.kill_wait, self.name, self.within = nodes, cpus, kill_wait, name, within
         self.daemons = {}
 
     def __enter__(self):
@@ -127,8 +128,8 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld", "-D")
         for name in names:
             (self.folder / "spool" / name).mkdir(parents=True)
-            self._daemon(name, "slurmd", "-D", "-N", name)
-        harness.wait_for(self._all_idle, 30, f"{self.nodes} idle nodes (see {self.folder}/*.log)")
+            self._daemon(name, *self.within, "slurmd", "-D", "-N", name)
+        harness.wait_for(self._all_idle, 180, f"{self.nodes} idle nodes (see {self.folder}/*.log)")
 
     def _daemon(self, key, *command):
         with open(self.folder / f"{key}.out", "w") as output:
@@ -190,7 +191,7 @@ class Cluster:
 
     def start_node(self, name):
         """After kill_node()."""
-        self._daemon(name, "slurmd", "-D", "-N", name)
+        self._daemon(name, *self.within, "slurmd", "-D", "-N", name)
         self.wait_usable(name)
 
     def wait_usable(self, name):

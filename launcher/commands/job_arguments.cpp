@@ -61,6 +61,7 @@ std::optional<Job> load_job(const Arguments& arguments, int& exit_code, const st
     const std::string key = name == std::string("hostfile") ? "hosts" : name;
     if (arguments.has(name)) overrides.push_back("job." + key + "=" + toml_string(arguments.value(name)));
   }
+  if (arguments.has("netns")) overrides.push_back("job.netns=true");
   if (arguments.has("output-dir")) overrides.push_back("job.output_dir=" + toml_string(arguments.value("output-dir")));
 
   JobFileResult result = load_job(arguments.positional.at(0), overrides, *surroundings);

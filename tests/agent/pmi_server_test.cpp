@@ -75,8 +75,9 @@ TEST_CASE("PMI: a request in two pieces is one, and two in one piece are two") {
   CHECK(a.ask(0, "num\ncmd=get_appnum\n") == "cmd=appnum rc=0 appnum=0\ncmd=appnum rc=0 appnum=0\n");
 }
 
-TEST_CASE("PMI: who speaks something else is cut off, and only that one") {
-  const std::string words = GENERATE(std::string("hello\n"), std::string("cmd=put kvsname=mds key= value=1\n"),
+TEST_CASE("PMI: who aborts or speaks something else is cut off, and only that one") {
+  const std::string words = GENERATE(std::string("hello\n"), std::string("cmd=abort exitcode=7\n"),
+                                     std::string("cmd=put kvsname=mds key= value=1\n"),
                                      "cmd=put key=a value=" + std::string(2000, 'x') + "\n",
                                      std::string("mcmd=spawn\nnprocs=2\n"), std::string(3, '\0') + "\n");
   Node a(0);

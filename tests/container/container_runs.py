@@ -155,5 +155,8 @@ def killed_agent_leaves_nothing(launcher, runtime, inside, image, environment, s
     left = [line for line in mounts.read_text().splitlines() if str(image) in line or run_name in line]
     harness.check(not left, f"{runtime} left mounts: {left}")
     if runtime == "podman":
-        names = subprocess.run(["podman", "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True)
-        harness.check(run_name[-6:] not in names.stdout, f"podman still knows {names.stdout}")
+        store = f"/dev/shm/mds-podman-{os.geteuid()}"
+        names = subprocess.run(["podman", "--root", f"{store}/root", "--runroot", f"{store}/run", "--tmpdir",
+                                f"{store}/tmp", "--storage-driver", "vfs", "ps", "--all", "--format", "{{.Names}}"],
+                               check=True, capture_output=True, text=True).stdout
+        harness.check(run_name[-6:] not in names, f"podman still knows {names}")

@@ -11,6 +11,9 @@ using namespace mds::container;
 
 namespace {
 
+const std::string kPodman = "/usr/bin/podman --root /dev/shm/mds-podman-7/root --runroot /dev/shm/mds-podman-7/run "
+                            "--tmpdir /dev/shm/mds-podman-7/tmp --storage-driver vfs";
+
 Container some(Runtime runtime) {
   Container container;
   container.runtime = runtime;
@@ -29,6 +32,7 @@ Host host(const std::string& program) {
   host.name = "mds-job-n0";
   host.has_cdi = true;
   host.devices = {"/dev/infiniband"};
+  host.store = "/dev/shm/mds-podman-7";
   return host;
 }
 
@@ -54,19 +58,20 @@ Container with_bind(Runtime runtime, const std::string& source, const std::strin
 TEST_CASE("A container becomes its runtime's argument list", "[container]") {
   CHECK(line_of(Runtime::apptainer, "/usr/bin/apptainer") ==
         "/usr/bin/apptainer --silent exec --userns --cleanenv --no-home --no-mount cwd,tmp,bind-paths --nv "
+        "--scratch /tmp "
         "--mount type=bind,source=/scratch,destination=/scratch "
         "--mount 'type=bind,\"source=/data/set, one\",destination=/mnt/data,ro' --pwd /scratch "
         "'/images/training image.sif' /bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::podman, "/usr/bin/podman") ==
-        "/usr/bin/podman run --interactive --rm --name mds-job-n0 --network=host --pid=host --ipc=host --uts=host "
-        "--security-opt=label=disable --log-driver=none --no-hosts --ulimit nofile=4096:4096 --ulimit nproc=1000:1000 "
+        kPodman + " run --interactive --rm --name mds-job-n0 --network=host --pid=host --ipc=host --uts=host "
+        "--security-opt=label=disable --security-opt=seccomp=unconfined --log-driver=none --no-hosts --ulimit nofile=4096:4096 --ulimit nproc=1000:1000 "
         "--device nvidia.com/gpu=all --device /dev/infiniband --read-only "
         "--mount type=bind,source=/scratch,destination=/scratch "
         "--mount 'type=bind,\"source=/data/set, one\",destination=/mnt/data,ro=true' --workdir /scratch "
         "--rootfs '/images/training image.sif' /bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::charliecloud, "/usr/bin/ch-run") ==
         "/usr/bin/ch-run '--unset-env=*' "
-        "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --private-tmp "
+        "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --set-env=HOME=/tmp --private-tmp "
         "--bind /scratch:/scratch --bind '/data/set, one:/mnt/data' --cd /scratch '/images/training image.sif' -- "
         "/bin/sh -c 'echo $$'");
   // enroot and Pyxis are not in Debian: this list is after enroot's manual, not after a run.
@@ -76,12 +81,19 @@ TEST_CASE("A container becomes its runtime's argument list", "[container]") {
         "/bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::bubblewrap, "/usr/bin/bwrap") ==
         "/usr/bin/bwrap --die-with-parent --clearenv --setenv PATH "
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --ro-bind '/images/training image.sif' / "
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --setenv HOME /tmp --ro-bind '/images/training image.sif' / "
         "--dev-bind /dev /dev --proc /proc --ro-bind /sys /sys --tmpfs /tmp --bind /scratch /scratch "
         "--ro-bind '/data/set, one' /mnt/data --chdir /scratch -- /bin/sh -c 'echo $$'");
   CHECK(shell_text(cleanup_command_line(some(Runtime::podman), host("/usr/bin/podman"))) ==
-        "/usr/bin/podman rm --force --ignore --time 0 mds-job-n0");
+        kPodman + " rm --force --ignore --time 0 mds-job-n0");
   CHECK(cleanup_command_line(some(Runtime::apptainer), host("/usr/bin/apptainer")).empty());
+}
+
+TEST_CASE("Podman keeps its records where the job says", "[container]") {
+  Container container = some(Runtime::podman);
+  container.runtime_options = {"--root=/scratch/podman"};
+  CHECK(shell_text(cleanup_command_line(container, host("podman"))) ==
+        "podman --root=/scratch/podman rm --force --ignore --time 0 mds-job-n0");
 }
 
 TEST_CASE("Binds are read with their colons", "[container]") {

@@ -78,13 +78,14 @@ class Apptainer:
     def __init__(self, program, work):
         self.program, self.work = program, work
 
-    def build(self, name, sandbox=False, **arguments):
-        """The image file, or with `sandbox` the root folder, which spares packing gigabytes."""
+    def build(self, name, sandbox=False, definition=None, **arguments):
+        """The image file, or with `sandbox` the root folder, which spares packing gigabytes. The recipe of this name, or
+        another definition file."""
         image = self.work / (name if sandbox else f"{name}.sif")
         words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
         run(["unshare", "--user", "--map-root-user", self.program, "build",
              *(["--sandbox"] if sandbox else []), *words, image,
-             harness.ROOT / f"container/{name}.def"], self.work / f"apptainer-{name}.log", cwd=harness.ROOT)
+             definition or harness.ROOT / f"container/{name}.def"], self.work / f"apptainer-{name}.log", cwd=harness.ROOT)
         return image
 
 

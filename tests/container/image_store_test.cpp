@@ -157,6 +157,21 @@ TEST_CASE("A full disk is said with path and size, and leaves nothing to trust",
   CHECK(left == 0);
 }
 
+TEST_CASE("What was left half made by a killed agent goes when the image is staged again", "[container][image]") {
+  const Folder folder;
+  const std::string image = folder / "image.sif", store = folder / "store";
+  const std::string digest = make_image(image, 1000);
+  REQUIRE(stage_image(with(Runtime::apptainer, image, digest), store).ok());
+  const std::string half = store + "/" + digest + ".part.4711", other = store + "/" + std::string(64, '0') + ".part.1";
+  std::ofstream(half) << "half";
+  std::ofstream(other) << "of another image, which may be under way";
+  fs::create_directory(store + "/" + digest + ".root.part.4711");
+  REQUIRE(stage_image(with(Runtime::apptainer, image, digest), store).ok());
+  CHECK_FALSE(fs::exists(half));
+  CHECK_FALSE(fs::exists(store + "/" + digest + ".root.part.4711"));
+  CHECK(fs::exists(other));
+}
+
 TEST_CASE("Images are known by content", "[container][image]") {
   const Folder folder;
   make_image(folder / "a.txt", 1000);

@@ -1,6 +1,7 @@
 """Builds the image for CPUs from cpu.def with Apptainer and from Containerfile.cpu with Podman's builder, and runs the
 quickstart in both, on two virtual nodes, under every runtime of this machine, under a real Slurm and under mpirun: with
-one rank killed inside and started again, the same losses, to the last bit, as without a container.
+one rank killed inside and started again, the same losses, to the last bit, as without a container. Then MPI programs
+run in it (mpi_in_images.py).
 
     images.py [--build FOLDER] [--from-source] [--images FOLDER] [--runtimes apptainer,podman,charliecloud,bubblewrap]
 
@@ -18,6 +19,7 @@ import harness  # noqa: E402
 import slurm_cluster  # noqa: E402
 import container_runs  # noqa: E402
 import image_builds  # noqa: E402
+import mpi_in_images  # noqa: E402
 
 sys.path.insert(0, str(harness.ROOT / "tests/end_to_end"))
 import mpi  # noqa: E402
@@ -91,6 +93,8 @@ def test(launcher, arguments):
     if last:
         under_slurm(launcher, *last)
         under_mpirun(launcher, *last)
+    if "apptainer" in wanted:
+        mpi_in_images.check(launcher, wanted, images["apptainer"])
     return 0
 
 

@@ -114,6 +114,8 @@ TEST_CASE("A forked process enters the container of every runtime that is here",
     CHECK(session->environment().at("GREETING") == "hello there");
     CHECK(session->environment().count("MDS_LEAK") == 0);
     CHECK(session->environment().count("PATH") == 1);
+    CHECK(session->environment().count("HOME") == 1);
+    CHECK(run_inside(*session, "echo x > /tmp/x && cat /tmp/x") == "x\n");
     // Nothing of the image can be changed.
     CHECK(run_inside(*session, "if echo x > /etc/mark; then echo writable; else echo refused; fi 2>/dev/null") ==
           "refused\n");

@@ -1,123 +1,158 @@
-"""A node that is cut off: the first cause names it, its agent ends its ranks before the head gives it up, and when the
-network is back the job goes on.
+"""Nodes that are cut off: the first cause names the node, its agent ends its ranks before a head would give it up, and
+when the network is back the job goes on; a cut that is short enough costs nothing. And the networks themselves
+(--netns): what runs in them, who may have them, and that nothing of them is left.
 
-The nodes are network namespaces, each with an sshd and a link to the head's of its own; mdslaunch reaches them by ssh.
-Nobody is told of the cut: packets are lost, as when a cable is pulled.
+Nobody is told of a cut: packets are lost, as when a cable is pulled.
 """
+import contextlib
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import harness  # noqa: E402
-from ssh import SshServer  # noqa: E402
 
-INSIDE = "MDS_PARTITION_TEST_INSIDE"
+SHORT_CUT = 3  # seconds; agents look for another way after 5
+GIVEN_UP = 15  # seconds of silence, after which the head starts ranks elsewhere
 
-
-def ip(words, pid=None):
-    within = ["nsenter", "--net", "--target", str(pid)] if pid else []
-    subprocess.run([*within, "ip", *words.split()], check=True)
-
-
-class Nodes:
-    """node1 and node2 behind the links to1 and to2 of this namespace, whose address on both is 10.88.NODE.1."""
-
-    def __init__(self, launcher):
-        self.launcher, self.servers = launcher, []
-
-    def __enter__(self):
-        for number in (1, 2):
-            server = SshServer(self.launcher.work / f"ssh{number}", self.launcher.mark, f"10.88.{number}.2",
-                               within=("unshare", "--net")).__enter__()
-            self.servers.append(server)
-            ip(f"link add to{number} type veth peer name out netns {server.sshd.pid}")
-            ip(f"address add 10.88.{number}.1/24 dev to{number}")
-            ip(f"link set to{number} up")
-            for words in ("link set lo up", f"address add 10.88.{number}.2/24 dev out", "link set out up",
-                          f"route add default via 10.88.{number}.1"):
-                ip(words, server.sshd.pid)
-        self.config = self.launcher.work / "ssh_config"
-        texts = [server.config.read_text().replace("node*", f"node{number}")
-                 for number, server in enumerate(self.servers, 1)]
-        self.config.write_text("".join(text.split("Host stranger")[0] for text in texts))
-        return self
-
-    def __exit__(self, *_):
-        for server in self.servers:
-            server.__exit__()
-
-
-def last_line(path):
-    """(attempt, time) of the rank's last sign of life."""
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return tuple(map(float, lines[-1].split())) if lines else None
-
-
-def signs(path, attempt):
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [float(time) for number, time in map(str.split, lines) if int(number) == attempt]
-
-
-def cut_off(launcher, nodes):
-    work = launcher.work
-    alive = [work / "alive-0", work / "alive-1"]
-    script = (f"while [ ! -e {work}/go ]; do echo $TORCHELASTIC_RESTART_COUNT $(date +%s.%N) >> {work}/alive-$RANK; "
-              "sleep 0.1; done")
-    job = launcher.job(f"""
+JOB = """
 [job]
 name = "partition"
 devices = "cpu"
 nodes = 2
 ranks_per_node = 1
-backend = "ssh"
-hosts = ["node1", "node2"]
-interface = "to1"
-ssh_config = "{nodes.config}"
+netns = true
 [payload]
-command = ["sh", "-c", {json.dumps(script)}]
+command = ["sh", "-c", {script}]
 [restart]
 max_restarts = 1
-""")
-    process = launcher.start(job)
-    harness.wait_for(lambda: all(map(last_line, alive)), 30, "both ranks")
-    ip("link set to2 down")
+"""
+
+
+class CutRun:
+    """A run of two nodes whose ranks say that they live, every 0.1 s, until they may go."""
+
+    def __init__(self, launcher, name):
+        self.launcher, self.folder = launcher, launcher.work / name
+        self.folder.mkdir()
+        script = (f"while [ ! -e {self.folder}/go ]; do echo $TORCHELASTIC_RESTART_COUNT $(date +%s.%N) >> "
+                  f"{self.folder}/alive-$RANK; sleep 0.1; done")
+        job = launcher.job(JOB.format(script=json.dumps(script)), f"{name}.toml")
+        self.process = launcher.start(job)
+        harness.wait_for(lambda: all(self.signs(rank, 0) for rank in (0, 1)), 60, "both ranks")
+
+    def signs(self, rank, attempt):
+        """Times at which the rank said that it lives."""
+        path = self.folder / f"alive-{rank}"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [float(time) for number, time in map(str.split, lines) if int(number) == attempt]
+
+    def set_link(self, state):
+        """By the command that mdslaunch itself has told."""
+        told = (self.process.output_dir / "stdout").read_text()
+        words = re.search(r"nsenter --net --target \d+ ip link set nodeN down", told)
+        harness.check(words, f"mdslaunch does not say how to cut a node off:\n{told}")
+        subprocess.run(words.group().replace("nodeN", "node1").replace("down", state).split(), check=True)
+
+    def finish(self):
+        (self.folder / "go").touch()
+        return self.launcher.finish(self.process, timeout=60).expect(0)
+
+
+def cut_off(launcher):
+    long, short = CutRun(launcher, "long"), CutRun(launcher, "short")  # with the same names and addresses
+    cut = time.time()
+    long.set_link("down")
+    short.set_link("down")
+    time.sleep(SHORT_CUT)
+    short.set_link("up")
 
     def given_up():
-        log = process.output_dir / "latest/events.jsonl"
+        log = long.process.output_dir / "latest/events.jsonl"
         return [line for line in log.read_text().splitlines() if "agent_silent" in line or "agent_lost" in line]
-    try:
-        told = harness.wait_for(given_up, 60, "the head's giving node2 up")
-        at = float(subprocess.run(["date", "+%s.%N"], capture_output=True, check=True).stdout)
-        harness.check(all('"node":1' in line for line in told), f"not only node2 was given up: {told}")
-        last = signs(alive[1], 0)[-1]
-        harness.check(last < at - 0.5, f"the rank that was cut off was alive when its node was given up: {last}, {at}")
-        print(f"  the rank that was cut off ended {at - last:.1f} s before its node was given up")
-    finally:
-        ip("link set to2 up")
-        ip("route replace default via 10.88.2.1", nodes.servers[1].sshd.pid)  # routes go with their link
-    harness.wait_for(lambda: all(signs(path, 1) for path in alive), 90, "the next attempt of both ranks")
-    harness.check(max(signs(path, 0)[-1] for path in alive) < min(signs(path, 1)[0] for path in alive),
+    told = harness.wait_for(given_up, 60, "the head's giving node 1 up")
+    harness.check(all('"node":1' in line for line in told), f"not only node 1 was given up: {told}")
+    last = long.signs(1, 0)[-1] - cut
+    log = (long.process.output_dir / "latest/logs/node-00001.log").read_text()
+    harness.check("head lost: " in log, f"the agent that was cut off did not end by itself:\n{log}")
+    harness.check(last < GIVEN_UP - 1, f"the rank that was cut off lived for {last:.1f} s")
+    print(f"  the rank that was cut off ended after {last:.1f} s; nodes elsewhere are given up after {GIVEN_UP} s")
+    long.set_link("up")
+    harness.wait_for(lambda: all(long.signs(rank, 1) for rank in (0, 1)), 60, "the next attempt of both ranks")
+    harness.check(max(long.signs(rank, 0)[-1] for rank in (0, 1)) < min(long.signs(rank, 1)[0] for rank in (0, 1)),
                   "ranks of two attempts lived at the same time")
-    (work / "go").touch()
-    run = launcher.finish(process, timeout=60).expect(0)
+    run = long.finish()
     harness.check("agent of node 1 " in run.errors, f"the first cause does not name the node: {run.everything()}")
-    harness.wait_for(lambda: all("sshd" in command for _, command in launcher.survivors()), 20, "the end of all")
+    run = short.finish()
+    harness.check(run.report()["restarts"] == 0, f"{SHORT_CUT} s without a network cost a restart: {run.everything()}")
+
+
+def links():
+    return subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+
+
+def namespaces_of(pids):
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended since
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found
+
+
+def nothing_left(launcher):
+    """Every process of a run is killed at once: with them its networks go, which were never the host's."""
+    before = links()
+    run = CutRun(launcher, "killed")
+    harness.check(links() == before, f"the host has links of the run:\n{links()}")
+    head = run.process.pid
+    namespaces = namespaces_of(pid for pid, _ in launcher.survivors())
+    harness.check(len(namespaces) == 3 and os.readlink("/proc/self/ns/net") not in namespaces,
+                  f"head and nodes are in {namespaces}")
+    launcher.kill_survivors()
+    launcher.wait_until_gone(20)
+    run.process.wait(10)
+    in_use = namespaces_of(path.name for path in pathlib.Path("/proc").glob("[0-9]*"))
+    harness.check(not namespaces & in_use, f"processes are left in networks of run {head}: {namespaces & in_use}")
+
+
+def addresses(launcher):
+    """Ranks are told their node's address, and no other interface than loopback is there beside its own."""
+    script = "echo $MDS_HOST_ADDRESS; ip -brief -4 address"
+    run = launcher.run(launcher.job(JOB.format(script=json.dumps(script)))).expect(0)
+    for rank in (0, 1):
+        lines = run.log(rank).splitlines()
+        harness.check(lines[0] == f"10.88.0.{2 + rank}" and f"10.88.0.{2 + rank}/16" in lines[2] and
+                      [line.split("@")[0].split()[0] for line in lines[1:3]] == ["lo", "eth0"], f"{lines}")
+
+
+def rights(launcher):
+    """root may have networks, users may under unshare, and who may not is told so."""
+    job = launcher.job(JOB.format(script='"true"'))
+    refused = launcher.command("run", job, within=("unshare", "--user")).expect(4)
+    harness.check("unshare --user --map-root-user" in refused.errors, refused.everything())
+    launcher.command("run", job, within=("unshare", "--user", "--map-root-user")).expect(0)
+
+
+def same_bits(launcher):
+    """The trainer's own connections between ranks, over the switch."""
+    job = launcher.job(harness.small_job(data=2, nodes=2), "small.toml")
+    there = launcher.run("run", "--netns", job).expect(0)
+    harness.check(there.losses() == launcher.run(job).expect(0).losses(), "losses differ from those without --netns")
 
 
 def test(launcher, arguments):
-    ip("link set lo up")
-    with Nodes(launcher) as nodes:
-        cut_off(launcher, nodes)
+    for case in (addresses, rights, same_bits, nothing_left, cut_off):
+        print(case.__name__, flush=True)
+        case(launcher)
 
 
 if __name__ == "__main__":
-    if INSIDE not in os.environ and "--help" not in sys.argv:
-        command = ["unshare", "--net"]
-        if subprocess.run([*command, "true"], check=False).returncode != 0 and os.environ.get("CI") != "true":
-            sys.exit(harness.skip("no network namespace of its own is to be had: only root may run an sshd in one"))
-        os.execvpe(command[0], [*command, sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
+    if "--help" not in sys.argv and os.environ.get("CI") != "true":
+        if subprocess.run(["unshare", "--net", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+            sys.exit(harness.skip("no network namespace is to be had: only root may make one"))
     harness.main(test, __doc__)

@@ -89,18 +89,44 @@ def same_bits_as_local(launcher, jobs):
     print(f"slurm: {STEPS} losses equal to those of the local back end, run folder {run.folder.name}")
 
 
+SECRET = "a-token-of-the-user-4f1d"
+
+
+def shown_by_slurm(cluster, job):
+    """{command: output} of all that Slurm tells of a job to whoever asks, the batch script included."""
+    commands = (["scontrol", "--details", "show", "job", job], ["scontrol", "--details", "show", "step"],
+                ["scontrol", "write", "batch_script", job, "-"], ["squeue", "--format=%all"],
+                ["squeue", "--steps", "--format=%all"], ["scontrol", "--details", "show", "nodes"])
+    shown = {" ".join(map(str, command)): cluster.run(*command).stdout for command in commands}
+    harness.check("mdsagent" in shown["scontrol --details show step"], f"the step of the agents is not shown: {shown}")
+    harness.check("mdslaunch" in shown[f"scontrol write batch_script {job} -"], f"no batch script: {shown}")
+    return shown
+
+
 def bootstrap_is_secret(launcher, jobs):
-    """No key in an argument list, an environment or what scontrol shows."""
+    """No key in an argument list, an environment or what Slurm shows; nor a secret of the user's environment, which
+    ranks have, in what everybody may read."""
+    jobs.cluster.environment["SOME_TOKEN"] = SECRET
     job, folder = jobs.submit(harness.QUICKSTART, "--set", LONG)
+    del jobs.cluster.environment["SOME_TOKEN"]
     wait_for_step(folder, 2)
-    shown = jobs.cluster.run("scontrol", "show", "job", job).stdout
-    shown += jobs.cluster.run("scontrol", "show", "step").stdout
-    for process in [*agents(jobs.cluster), *(pid for pid, _ in launcher.survivors())]:
-        for name in ("cmdline", "environ"):
-            with contextlib.suppress(OSError):
-                shown += pathlib.Path(f"/proc/{process}/{name}").read_bytes().decode(errors="replace")
-    key = re.search(r"\b[0-9a-f]{64}\b", shown)
-    harness.check("head_address" not in shown and not key, f"the bootstrap line can be seen: {key}")
+    public = shown_by_slurm(jobs.cluster, job)
+    private = {}
+    ranks = 0
+    for process, _ in launcher.survivors():
+        with contextlib.suppress(OSError):
+            environment = pathlib.Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace")
+            words = pathlib.Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+            public[f"arguments of {process}"], private[f"environment of {process}"] = words, environment
+            ranks += SECRET in environment and "mdstrain" in words
+    for process in agents(jobs.cluster):
+        public[f"environment of agent {process}"] = pathlib.Path(f"/proc/{process}/environ").read_text(errors="replace")
+    harness.check(ranks == 4, f"{ranks} ranks have the user's variable: the test would find nothing")
+    for where, shown in {**public, **private}.items():
+        key = re.search(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", shown)
+        harness.check("head_address" not in shown and not key, f"the bootstrap line can be seen: {where} has {key}")
+    for where, shown in public.items():
+        harness.check(SECRET not in shown, f"a secret of the user's environment can be seen: {where}")
     jobs.cluster.run("scancel", job)
     run = jobs.finished(job, folder, "CANCELLED", "FAILED")
     harness.check(run.checkpoints(), f"no checkpoint after scancel: {run.everything()}")

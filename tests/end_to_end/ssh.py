@@ -23,10 +23,10 @@ SETS = [word for value in (f"training.steps={STEPS}", "checkpoint.interval=5", "
 class SshServer:
     """sshd in the foreground; `config` is a file for ssh -F that knows it as node1, node2, ..., and as stranger, whose
     key is not known. What it starts carries `mark` in its environment. `within` are words before sshd's, and `address`
-    is where it is reached then."""
+    is where it is reached then; `names` is the pattern of the hosts that it is."""
 
-    def __init__(self, folder, mark, address="127.0.0.1", within=()):
-        self.folder, self.mark, self.address, self.within = folder, mark, address, within
+    def __init__(self, folder, mark, address="127.0.0.1", within=(), names="node*"):
+        self.folder, self.mark, self.address, self.within, self.names = folder, mark, address, within, names
 
     def __enter__(self):
         self.folder.mkdir(mode=0o700)
@@ -42,12 +42,12 @@ class SshServer:
             f"Port {port}\nListenAddress {'0.0.0.0' if self.within else self.address}\n"
             f"HostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
-            f"PermitRootLogin prohibit-password\nMaxStartups 100\nSetEnv {self.mark}\n")
+            f"PermitRootLogin prohibit-password\nMaxStartups 100\nSubsystem sftp internal-sftp\nSetEnv {self.mark}\n")
         common = (f"HostName {self.address}\n  Port {port}\n  User {getpass.getuser()}\n"
                   f"  IdentityFile {self.folder}/user_key\n  IdentitiesOnly yes\n"
                   f"  UserKnownHostsFile {self.folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n")
         self.config = self.folder / "ssh_config"
-        self.config.write_text(f"Host node*\n  HostKeyAlias known\n  {common}Host stranger\n  {common}")
+        self.config.write_text(f"Host {self.names}\n  HostKeyAlias known\n  {common}Host stranger\n  {common}")
         pathlib.Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own folder for its unprivileged part
         sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
         self.sshd = subprocess.Popen([*self.within, sshd, "-D", "-e", "-f", self.folder / "sshd_config"],

@@ -65,3 +65,12 @@ TEST_CASE("the job's own options do not change the step") {
                                                 {"HOME", "/root"}});
   CHECK(cleaned == Environment{{"SLURM_JOB_ID", "7"}, {"SLURM_CONF", "/c"}, {"HOME", "/root"}});
 }
+
+TEST_CASE("a program that the nodes do not have is sent by the step itself") {
+  const StepSpec step{.hosts = {"n1", "n2"}, .program = "/home/me/mdsagent", .copied_to = "/var/tmp"};
+  const auto made = words(step);
+  CHECK(has(made, "--bcast=/var/tmp/"));  // a folder: each node has a name of its own there
+  CHECK(has(made, "--chdir=/var/tmp"));
+  CHECK(made.back() == "/home/me/mdsagent");
+  for (const std::string& word : words({.hosts = {"n1"}, .program = "/a"})) CHECK_FALSE(word.starts_with("--bcast"));
+}

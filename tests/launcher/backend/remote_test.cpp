@@ -28,6 +28,22 @@ TEST_CASE("ssh gets plain words, and asks for nothing") {
   CHECK(words->back() == "/opt/mds/bin/mdsagent");
 }
 
+TEST_CASE("scp gets the same, and a place that every one of its versions takes as it is") {
+  const auto words = scp_words("/usr/bin/scp", "/etc/cfg", "/opt/my programs/mdsagent", "user@n1", "/var/tmp/x-1");
+  REQUIRE(words.ok());
+  for (const char* word : {"-F", "/etc/cfg", "BatchMode=yes", "StrictHostKeyChecking=yes", "-p", "--"}) {
+    INFO(word);
+    CHECK(has(*words, word));
+  }
+  CHECK(words->at(words->size() - 2) == "/opt/my programs/mdsagent");
+  CHECK(words->back() == "user@n1:/var/tmp/x-1");
+  CHECK(scp_words("scp", "", "/a", "me@fe80::1", "/b")->back() == "me@[fe80::1]:/b");
+  for (const char* place : {"/var/tmp/$(x)", "/var/tmp/a b", "/x;y", "-x"}) {
+    INFO(place);
+    CHECK_FALSE(scp_words("scp", "", "/a", "n1", place).ok());
+  }
+}
+
 TEST_CASE("what a remote shell could take for more than a word is refused") {
   for (const char* host : {"-oProxyCommand=touch x", "", "a b", "a;b", "$(x)", "a`b`", "a|b"}) {
     INFO(host);

@@ -45,13 +45,19 @@ struct StubAgent {
       if (message.type == MessageType::exchange_result) got.push_back(message.body.value("n", -1));
     };
     events.on_again = [this] { relay.rejoin(); };
+    events.on_pulse = [this] { relay.pulse(); };
     events.on_lost = [this](const Error&) { lost = true; };
     events.on_note = [](const std::string&) {};
     return events;
   }
   agent::ChildRelay::Events relay_events() {
-    return {[this](MessageType type, const json& body) { link.send(type, 0, body); },
-            [this] { return link.queued_bytes(); }, [] {}, [](const std::string&) {}};
+    agent::ChildRelay::Events events;
+    events.send_up = [this](MessageType type, const json& body) { link.send(type, 0, body); };
+    events.queued_up = [this] { return link.queued_bytes(); };
+    events.on_childless = [] {};
+    events.on_note = [](const std::string&) {};
+    events.silence = [this] { return link.silence(); };
+    return events;
   }
 
   int node;
@@ -299,6 +305,44 @@ TEST_CASE("an agent whose head is gone gives up at once", "[tree]") {
         return forest.agents.empty();
       },
       "end of all agents");
+}
+
+TEST_CASE("P3: when the head falls silent, all are lost when their lease is over, however deep in the tree", "[tree]") {
+  constexpr int kNodes = 4;
+  boost::asio::io_context head, io{1};
+  const auto credentials = *agent::make_credentials();
+  std::set<int> joined;
+  HeadTree::Events events;
+  events.may_join = [](int, const Message&) { return Status{}; };
+  events.on_joined = [&](int node, const Message&) { joined.insert(node); };
+  events.on_message = [](int, const Message&) {};
+  events.on_lost = [](int, const std::string&) {};
+  events.on_note = [](const std::string&) {};
+  auto tree = HeadTree::open(head, {"127.0.0.1", kNodes, 1}, credentials, events);
+  REQUIRE(tree.ok());
+  std::vector<std::unique_ptr<StubAgent>> agents;
+  for (int n = 0; n < kNodes; ++n) {  // a name, not 127.*: that one could not be cut off
+    const agent::Bootstrap bootstrap{.head_address = "localhost",
+                                     .head_port = (*tree)->port(),
+                                     .credentials = credentials,
+                                     .node = n,
+                                     .run_folder = "/"};
+    agents.push_back(std::make_unique<StubAgent>(io, bootstrap));
+  }
+  const auto deadline = std::chrono::steady_clock::now() + 20s;
+  while (joined.size() < kNodes && std::chrono::steady_clock::now() < deadline) {
+    head.run_one_for(1ms);
+    io.run_one_for(1ms);
+  }
+  REQUIRE(joined.size() == kNodes);
+  const auto lease = agent::ParentLink::kSilenceLimit + agent::ParentLink::kAgainLimit;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto is_lost = [](const auto& agent) { return agent->lost; };
+  while (!std::all_of(agents.begin(), agents.end(), is_lost)) {
+    REQUIRE(std::chrono::steady_clock::now() - begin < lease + 3s);
+    io.run_one_for(10ms);
+  }
+  CHECK(std::chrono::steady_clock::now() - begin > lease - 2s);
 }
 
 TEST_CASE("H4: a node that was given up is told to leave when it comes back", "[tree]") {

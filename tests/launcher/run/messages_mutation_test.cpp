@@ -28,7 +28,7 @@ const std::vector<std::pair<MessageType, json>>& examples() {
   static const json frames = json::array({{{"function", "main"}, {"file", "a.c"}, {"line", 3}}});
   static const std::vector<std::pair<MessageType, json>> all{
       {MessageType::hello, {{"node", 1}, {"host", "h"}, {"pid", 7}, {"protocol", 1}}},
-      {MessageType::hello, {{"node", 1}, {"host", "h"}, {"protocol", 1}, {"again", true}, {"received", 3}}},
+      {MessageType::hello, {{"node", 1}, {"host", "h"}, {"protocol", 1}, {"again", 1}, {"received", 3}}},
       {MessageType::rank_started, {{"rank", 1}, {"pid", 7}, {"notes", {"n"}}}},
       {MessageType::rank_exited, {{"rank", 1}, {"pid", 7}, {"signal", 9}, {"core_dumped", false}, {"tail", {"x"}}}},
       {MessageType::output, {{"rank", 1}, {"lines", {"a", "b"}}, {"dropped", 2}}},
@@ -139,11 +139,15 @@ TEST_CASE("the head's end of the tree and an inner agent survive peers that say 
   auto tree = HeadTree::open(io, {"127.0.0.1", 4, 2}, credentials, events);
   REQUIRE(tree.ok());
   uint16_t relay_port = 0;
-  agent::ChildRelay relay(io, 0, credentials,
-                          {[&](MessageType type, const json& body) {
-                             if (type == MessageType::serving) relay_port = body.value("port", uint16_t{0});
-                           },
-                           [] { return size_t{0}; }, [] {}, [](const std::string&) {}});
+  agent::ChildRelay::Events relayed;
+  relayed.send_up = [&](MessageType type, const json& body) {
+    if (type == MessageType::serving) relay_port = body.value("port", uint16_t{0});
+  };
+  relayed.queued_up = [] { return size_t{0}; };
+  relayed.on_stage_ask = [](const json&, const auto&) {};
+  relayed.on_childless = [] {};
+  relayed.on_note = [](const std::string&) {};
+  agent::ChildRelay relay(io, 0, credentials, std::move(relayed));
   relay.serve("127.0.0.1");
   REQUIRE(relay_port != 0);
 
