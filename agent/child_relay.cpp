@@ -77,11 +77,15 @@ void ChildRelay::Impl::take_in(std::shared_ptr<Channel> channel) {
   child->heard = Clock::now();
   children.push_back(child);
   child->channel->start(
-      [self = weak_from_this(), child](Message message) {
-        if (const auto s = self.lock()) s->on_message(child, std::move(message));
+      [self = weak_from_this(), weak = std::weak_ptr(child)](Message message) {
+        const auto s = self.lock();
+        const auto alive = weak.lock();
+        if (s && alive) s->on_message(alive, std::move(message));
       },
-      [self = weak_from_this(), child](const Status&) {
-        if (const auto s = self.lock()) s->on_closed(child);
+      [self = weak_from_this(), weak = std::weak_ptr(child)](const Status&) {
+        const auto s = self.lock();
+        const auto alive = weak.lock();
+        if (s && alive) s->on_closed(alive);
       });
 }
 

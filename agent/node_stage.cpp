@@ -26,6 +26,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kAsked = 4;             // parts under way: what a parent keeps in memory for a child
+constexpr size_t kPlacedAtOnce = 1000;   // files, then the event loop has its turn
 constexpr size_t kPendingMax = 8192;     // asks of children that wait
 constexpr const char* kListName = "the list of staged files";
 
@@ -60,14 +61,14 @@ std::optional<std::pair<std::string, uint64_t>> place_of(const json& body) {
 }  // namespace
 
 struct NodeStage::Impl : std::enable_shared_from_this<NodeStage::Impl> {
-  enum class Phase { idle, list, files, ready };
+  enum class Phase { idle, list, files, placing, ready };
 
   Impl(boost::asio::io_context& i, ProcessMark& m, Events e) : io(i), mark(m), events(std::move(e)) {}
 
   Status begin(const StageSpec& wanted);
   Status add(const std::string& sha256, const std::string& name, uint64_t bytes);
   Status read_list();
-  Status place_all();
+  Status place_some();
   void proceed();
   void proceed_soon();
   Status advance();
@@ -91,6 +92,7 @@ struct NodeStage::Impl : std::enable_shared_from_this<NodeStage::Impl> {
   size_t unfinished = 0;                   // objects that are not done
   size_t asked = 0;                        // parts under way
   std::vector<StageEntry> list;
+  size_t placed = 0;                       // of them
   std::deque<Pending> pending;
   std::function<void(Status)> on_ready;
   bool posted = false;
@@ -132,11 +134,12 @@ Status NodeStage::Impl::advance() {
     phase = Phase::files;
     return read_list();
   }
-  return place_all();
+  phase = Phase::placing;
+  return place_some();
 }
 
 void NodeStage::Impl::proceed() {
-  if (phase != Phase::list && phase != Phase::files) return;
+  if (phase == Phase::idle || phase == Phase::ready) return;
   if (Status done = advance(); !done) return end(done);
   serve();
   if (phase == Phase::ready) return end({});
@@ -168,17 +171,19 @@ Status NodeStage::Impl::read_list() {
   return {};
 }
 
-Status NodeStage::Impl::place_all() {
-  for (const StageEntry& entry : list) {
-    Status placed;
+Status NodeStage::Impl::place_some() {
+  const size_t end = std::min(list.size(), placed + kPlacedAtOnce);
+  for (; placed < end; ++placed) {
+    const StageEntry& entry = list[placed];
+    Status done;
     switch (entry.kind) {
-      case StageEntry::Kind::file: placed = store->place_object(entry.sha256, entry.path); break;
-      case StageEntry::Kind::link: placed = store->place_link(entry.target, entry.path); break;
-      case StageEntry::Kind::folder: placed = store->place_folder(entry.path); break;
+      case StageEntry::Kind::file: done = store->place_object(entry.sha256, entry.path); break;
+      case StageEntry::Kind::link: done = store->place_link(entry.target, entry.path); break;
+      case StageEntry::Kind::folder: done = store->place_folder(entry.path); break;
     }
-    if (!placed) return placed;
+    if (!done) return done;
   }
-  phase = Phase::ready;
+  if (placed == list.size()) phase = Phase::ready;
   return {};
 }
 
@@ -311,7 +316,7 @@ void NodeStage::Impl::forget() {
   to_check.clear();
   to_ask.clear();
   list.clear();
-  unfinished = asked = 0;
+  unfinished = asked = placed = 0;
   if (store) store->leave();
   store.reset();
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -131,7 +132,10 @@ Status PmiServer::obey(Client& client, const std::string& line) {
   } else if (command == "finalize") {
     answer(client, "cmd=finalize_ack rc=0");
   } else if (command == "abort") {
-    return bad_input("it has called MPI_Abort");  // it waits for this connection to end before it leaves
+    const std::string text = word_of(words, "exitcode");
+    int code = 0;
+    std::from_chars(text.data(), text.data() + text.size(), code);
+    events_.on_abort(client.rank, (code & 255) == 0 ? 1 : code & 255);
   } else if (command == "publish_name" || command == "unpublish_name" || command == "lookup_name") {
     answer(client, "cmd=" + command.substr(0, command.find('_')) + "_result rc=-1 msg=not_supported");
   } else if (line.starts_with("mcmd=")) {

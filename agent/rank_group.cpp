@@ -46,6 +46,7 @@ struct Rank {
   std::unique_ptr<RankOutput> output;
   std::unique_ptr<RankLink> link;
   bool speaks = false;              // said rank_hello
+  std::optional<int> abort_code;    // of its MPI_Abort, for which it was killed
   std::optional<SharedBeat> beat;
   uint64_t beats_seen = 0;
   Clock::time_point beat_changed;
@@ -119,6 +120,13 @@ Status RankGroup::Impl::offer_mpi(const NodeStart& start) {
                                             {"value", nlohmann::json::binary({value.begin(), value.end()})}});
   };
   wire.on_note = events.on_note;
+  wire.on_abort = [this](int number, int code) {
+    Rank* const rank = find(number);
+    if (!rank || !rank->lives()) return;
+    events.on_note("rank " + std::to_string(number) + " has called MPI_Abort, code " + std::to_string(code));
+    rank->abort_code = code;
+    send_signal(rank->pidfd.native_handle(), SIGKILL);
+  };
   mpi = std::make_unique<MpiWire>(io, *world, folder, std::move(wire));
   return {};
 }
@@ -237,8 +245,9 @@ void RankGroup::Impl::watch_end(const std::shared_ptr<Rank>& rank) {
 
 // Reaps and reports; false when it runs still.
 bool RankGroup::Impl::settle_end(Rank& rank) {
-  const auto status = reap(rank.pid);
+  auto status = reap(rank.pid);
   if (!status) return false;
+  if (rank.abort_code) status = ExitStatus{rank.abort_code, std::nullopt, false};
   settle_start(rank);
   const bool report = rank.state == Rank::State::running;
   rank.link->drain();

@@ -140,6 +140,9 @@ std::string remedy_for(Runtime runtime, const std::string& complaint) {
     return "allow user namespaces: sysctl user.max_user_namespaces=65536, and on Ubuntu "
            "kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile for the runtime";
   }
+  if (says("trying to read the squashfs")) {
+    return "the image file is damaged or cut off: fetch or build it again (container.sha256 finds that on every node)";
+  }
   if (says("/dev/fuse") || says("fuse:") || says("squashfuse")) {
     return "mounting an image file without privileges needs /dev/fuse (modprobe fuse) and squashfuse_ll (package "
            "squashfuse); or give an unpacked folder";

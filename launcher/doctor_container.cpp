@@ -243,7 +243,7 @@ std::vector<Finding> try_job_container(const Job& job, const topology::Machine& 
   }
   if (!entered) {
     add(Severity::fault, "runtime-fails", to_string(wanted.runtime), "no runtime here starts the image",
-        "The findings above say why.");
+        "What each runtime said is with the findings named runtime-fails.");
   }
   return findings;
 }

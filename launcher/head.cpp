@@ -14,6 +14,7 @@
 #include <boost/asio/post.hpp>
 
 #include "agent/core_limit.hpp"
+#include "agent/node_agent.hpp"
 #include "agent/unique_fd.hpp"
 
 namespace mds::launcher {
@@ -115,7 +116,8 @@ void Head::open_control() {
   };
   hands.note = [this](const std::string& text) { note(text); };
   control_ = std::make_unique<HeadControl>(io_, folder, std::move(hands));
-  if (options_.address.rfind("127.", 0) == 0) return;  // nobody elsewhere could reach it
+  const bool is_private = options_.address.rfind("127.", 0) == 0 || options_.backend_options.networks;
+  if (is_private) return;  // nobody elsewhere could reach it
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   const Status told = write_control_address(folder, {host, options_.address, tree_->port(), credentials_});
@@ -321,7 +323,7 @@ void Head::watch_silence() {
 }
 
 void Head::on_stage_ask(int node, const json& ask) {
-  if (!options_.stage_part || !ask.is_object()) return distrust(node, "it asks for files, but none are staged");
+  if (!ask.is_object()) return distrust(node, "a malformed stage_ask");
   send(node, MessageType::stage_part, 0, options_.stage_part(ask));
 }
 
@@ -364,7 +366,11 @@ void Head::on_process_ended(int node, const std::string& how) {
   AgentLife& agent = agents_[node];
   agent.process_ended = true;
   agent.how_it_ended = "its process " + how;
-  if (tree_->is_joined(node)) return tree_->give_up(node, agent.how_it_ended);
+  if (tree_->is_joined(node)) {
+    const bool has_logged_why = how.ends_with("exited with code " + std::to_string(agent::kExitHeadLost));
+    if (has_logged_why) agent.how_it_ended += last_words(node);
+    return tree_->give_up(node, agent.how_it_ended);
+  }
   if (gathering_) {
     return fail_gathering("the agent of node " + std::to_string(node) + " did not come: " + agent.how_it_ended +
                               last_words(node),
@@ -410,14 +416,17 @@ void Head::note(const std::string& text) {
   if (observer_.on_note) observer_.on_note(text);  // while agents gather nobody watches yet
 }
 
-/// What an agent that never connected has to say: the last line of its log.
+/// What an agent that has left has to say: the last error in its log, or else the last line.
 std::string Head::last_words(int node) const {
+  constexpr std::string_view kError = "] [error] ";
   std::ifstream log(node_log_path(options_.backend_options.run_folder, node));
-  std::string line, last;
+  std::string line, last, error;
   while (std::getline(log, line)) {
     if (!line.empty()) last = line;
+    if (const size_t at = line.find(kError); at != std::string::npos) error = line.substr(at + kError.size());
   }
-  return last.empty() ? "" : ": " + last;
+  if (error.empty()) error = last;
+  return error.empty() ? "" : ": " + error;
 }
 
 int free_port(const std::string& address) {

@@ -128,7 +128,7 @@ void HeadTree::on_closed(Connection& connection, const std::string& why) {
   // Thousands come only to be sent on: nobody is reached by those.
   for (size_t n = 0; connection.carries && n < places_.size(); ++n) {
     if (places_[n].via == &connection && static_cast<int>(n) != node) {
-      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", kBackLimit);
+      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", options_.back_limit);
     }
   }
   if (node >= 0 && places_[node].via == &connection) go_away(node, why, kOwnBackLimit);
@@ -181,7 +181,7 @@ void HeadTree::on_hello(Connection& connection, int node, int parent, Message he
     if (parent < 0) drop(connection, welcome.error().message);
     return;
   }
-  if (again) place.wanted_until = Clock::now() + kBackLimit;
+  if (again) place.wanted_until = Clock::now() + options_.back_limit;
   if (parent >= 0) return join(connection, node, parent, hello);
   (void)forget_guest(&connection, node);  // it asks once more
   house({&connection, node, std::move(hello)});
@@ -320,7 +320,7 @@ void HeadTree::join(Connection& connection, int node, int parent, const Message&
   promise(node, -1);
   Connection* const old = back && place.state == State::joined && place.parent < 0 ? place.via : nullptr;
   if (!back) place = Place{.promised = place.promised};
-  if (!place.leaving) go_away(node, "it has come back another way", kBackLimit);  // and so will those below it
+  if (!place.leaving) go_away(node, "it has come back another way", options_.back_limit);  // and so will those below it
   if (place.state != State::joined) candidates_.push_back(node);
   set_route(connection, node, parent);
   if (old && old != &connection) {  // its end is not news any more
@@ -386,7 +386,7 @@ void HeadTree::go_away(int node, const std::string& why, milliseconds limit) {
   // Whoever was below it comes back on its own. A relay says nothing of them when it loses a child.
   for (size_t n = 0; n < places_.size(); ++n) {
     if (places_[n].state == State::joined && places_[n].via == via && places_[n].parent == node) {
-      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", kBackLimit);
+      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", options_.back_limit);
     }
   }
   evict_guests(node);

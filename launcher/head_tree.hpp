@@ -35,13 +35,14 @@ namespace mds::launcher {
 class HeadTree {
  public:
   static constexpr int kFanOut = 32;
-  static constexpr std::chrono::milliseconds kBackLimit{3'000};
+  static constexpr std::chrono::milliseconds kBackLimit{5'000};  ///< an agent's own (ParentLink::kAgainLimit)
   static constexpr std::chrono::milliseconds kOwnBackLimit{1'000};
 
   struct Options {
     std::string address;  ///< to listen on
     int nodes = 1;
     int fan_out = kFanOut;
+    std::chrono::milliseconds back_limit = kBackLimit;
   };
   struct Events {
     /// Is this hello to be taken? The node is valid. An error refuses the agent.

@@ -469,7 +469,7 @@ std::vector<Row> supervision_rows() {
       choice("restart.lost_node", {"go-on", "requeue", "wait"},
              "When a node's agent cannot be started again: \"go-on\" with a spare node or, where the layout allows it "
              "(parallel.data = \"auto\", a payload), with fewer nodes, else \"requeue\": leave with exit code 75 if "
-             "there is a checkpoint, and queue the Slurm job again; \"wait\": try again until max_restarts.")
+             "there is a checkpoint, and queue the Slurm job again; \"wait\": try again every 10 s until max_restarts.")
           .at(MDS_FIELD(restart.lost_node)),
       integer("restart.no_progress_limit", "Attempts without a new step or checkpoint before the job is given up.")
           .from(1, 1 << 20)

@@ -77,6 +77,7 @@ struct Prepared {
   std::optional<LoggedRun> earlier{};   ///< of a run that is resumed
   bool shares_run_folder = true;        ///< with every node
   std::optional<StagePlan> stage{};     ///< what is sent to the nodes, if anything is
+  std::vector<agent::StageEntry> stage_entries{};
   std::optional<StageSource> stage_source{};
   AgentCopy agent_copy{};
   std::unique_ptr<NodeNetworks> networks{};  ///< of virtual nodes (job.netns)
@@ -96,25 +97,22 @@ Result<std::string> program(const std::string& given, const std::string& name) {
 /// Are the job's machines others than this one? Then agents come first and bring what the plan is made of.
 bool gathers(const Job& job) { return job.backend != Backend::local; }
 
-/// What the nodes get, and the plan as it is there.
-Status decide_stage(const Job& job, Prepared& run) {
-  auto stage = plan_stage(job, run.inputs, run.agent_program, run.shares_run_folder);
-  if (!stage) return stage.error();
-  if (!run.shares_run_folder) {  // what the launcher writes there for ranks
-    if (job.payload.empty()) stage->sources.push_back(run.folder.file("trainer.json"));
-    for (const auto& [name, content] : run.plan.files) stage->sources.push_back(run.folder.file(name));
+/// The list is final once the launcher has written what ranks read: with a run folder that the nodes do not see, that
+/// is sent, too.
+Status finish_stage(const Job& job, Prepared& run, View& view) {
+  std::vector<std::string> written;
+  if (!run.shares_run_folder && job.payload.empty()) written.push_back(run.folder.file("trainer.json"));
+  for (const auto& [name, content] : run.plan.files) {
+    if (!run.shares_run_folder) written.push_back(run.folder.file(name));
   }
-  run.stage = *std::move(stage);
-  move_to_nodes(*run.stage, run.plan);
-  return {};
-}
-
-/// Every file is read here for its digest, so this takes its time.
-Status list_stage(const Job& job, Prepared& run, View& view) {
-  const auto entries = list_sources(*run.stage);
-  if (!entries) return entries.error();
+  auto more = list_files(written);
+  if (!more) return more.error();
+  std::vector<agent::StageEntry> entries = std::move(run.stage_entries);
+  entries.insert(entries.end(), more->begin(), more->end());
+  const std::vector<agent::StageEntry> folders = list_folders(*run.stage);
+  entries.insert(entries.end(), folders.begin(), folders.end());
   const std::string programs = run.stage->root + std::filesystem::path(run.agent_program).parent_path().string();
-  run.stage_source.emplace(job.stage, run.inputs.run_id, programs, *entries);
+  run.stage_source.emplace(job.stage, run.inputs.run_id, programs, entries);
   view.news("staging " + std::to_string(run.stage_source->files()) + " files, " +
             human_count(static_cast<double>(run.stage_source->bytes())) + "B, to " + job.stage.folder +
             (job.nodes > 1 ? " on each node" : " on the node"));
@@ -149,8 +147,11 @@ Status decide(Job& job, Prepared& run) {
   Result<LaunchPlan> plan = make_plan(job, run.cluster, run.inputs);
   if (!plan) return plan.error();
   run.plan = *std::move(plan);
-  if (job.stage.enabled) return decide_stage(job, run);
-  if (run.shares_run_folder) return {};
+  if (run.stage) {
+    run.stage->shares_run_folder = run.shares_run_folder;
+    move_to_nodes(*run.stage, run.plan);
+  }
+  if (run.stage || run.shares_run_folder) return {};
   for (PlannedNode& node : run.plan.nodes) {
     for (agent::RankSpec& rank : node.ranks) rank.log_path.clear();  // the head writes it
   }
@@ -190,6 +191,15 @@ Result<Prepared> prepare(Job& job, const RunOptions& options) {
   std::error_code ec;
   inputs.working_dir = std::filesystem::current_path(ec).string();
   Prepared run{std::move(folder), std::move(*agent_program), std::move(inputs)};
+  if (job.stage.enabled) {
+    auto stage = plan_stage(job, run.inputs, run.agent_program);
+    if (!stage) return stage.error();
+    run.stage = *std::move(stage);
+    // Every file is read for its digest before agents are there: they would take that silence for the end of the head.
+    auto entries = list_files(run.stage->sources, job.output_dir);
+    if (!entries) return entries.error();
+    run.stage_entries = *std::move(entries);
+  }
   if (gathers(job)) {
     if (job.stage.enabled) {
       auto copy = agent_copy(job, run.agent_program);
@@ -293,7 +303,9 @@ HeadOptions head_options(const Job& job, const RunOptions& options, const Prepar
   head.preempt_on_term = options.preempt_on_term;
   head.silence_limit = std::max<std::chrono::milliseconds>(kSilenceMin, kSilenceHeartbeats * job.health.heartbeat);
   if (options.debug) head.silence_limit = kForever;
-  if (job.stage.enabled) head.stage_part = [&run](const json& ask) { return run.stage_source->part(ask); };
+  head.stage_part = [&run](const json& ask) {
+    return run.stage_source ? run.stage_source->part(ask) : json{{"error", "nothing is staged"}};
+  };
   head.gather = gathers(job);
   head.node_start = node_starts(job, options, run);
   return head;
@@ -468,7 +480,7 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   RunRecord record(job, run->folder, view, report);
   if (!run->shares_run_folder) record.write_rank_logs();
   if (run->stage) {
-    if (Status s = list_stage(job, *run, view); !s) return leave(s.error(), kExitBadInput);
+    if (Status s = finish_stage(job, *run, view); !s) return leave(s.error(), kExitBadInput);
   }
 
   // Phase 5: ranks, attempts, until the supervisor says that the run has ended.

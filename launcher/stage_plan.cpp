@@ -152,14 +152,16 @@ Status add_link(const fs::path& path, const std::string& source, Entries& entrie
   return fs::is_regular_file(path, error) ? add_file(path.string(), entries) : Status();
 }
 
-Status add_folder(const std::string& source, Entries& entries) {
+Status add_folder(const std::string& source, const std::string& left_out, Entries& entries) {
   std::error_code error;
   entries.emplace(source, StageEntry{StageEntry::Kind::folder, source, "", 0, ""});
   for (fs::recursive_directory_iterator at(source, error), end; !error && at != end; at.increment(error)) {
     const fs::path& path = at->path();
     std::error_code ignored;
     Status added;
-    if (at->is_symlink(ignored)) {
+    if (path == left_out) {
+      at.disable_recursion_pending();
+    } else if (at->is_symlink(ignored)) {
       added = add_link(path, source, entries);
     } else if (at->is_directory(ignored)) {
       entries.emplace(path.string(), StageEntry{StageEntry::Kind::folder, path.string(), "", 0, ""});
@@ -175,10 +177,10 @@ Status add_folder(const std::string& source, Entries& entries) {
 
 std::string StagePlan::on_node(const std::string& path) const {
   const std::string plain = normal(path);
+  if (lies_in(plain, run_folder)) return shares_run_folder ? path : root + plain;
   const bool staged = std::any_of(sources.begin(), sources.end(),
                                   [&](const std::string& source) { return lies_in(plain, source); });
-  const bool local = plain == working_dir || (!shares_run_folder && lies_in(plain, run_folder));
-  return staged || local ? root + plain : path;
+  return staged || plain == working_dir ? root + plain : path;
 }
 
 std::string StagePlan::word_on_node(const std::string& word) const {
@@ -187,13 +189,11 @@ std::string StagePlan::word_on_node(const std::string& word) const {
   return word.substr(0, begin) + on_node(word.substr(begin));
 }
 
-Result<StagePlan> plan_stage(const Job& job, const PlanInputs& inputs, const std::string& agent_program,
-                             bool shares_run_folder) {
+Result<StagePlan> plan_stage(const Job& job, const PlanInputs& inputs, const std::string& agent_program) {
   StagePlan stage;
   stage.root = agent::StageStore::root_of(job.stage.folder, inputs.run_id);
   stage.working_dir = inputs.working_dir;
   stage.run_folder = inputs.run_folder;
-  stage.shares_run_folder = shares_run_folder;
   stage.sources = job.stage.files;
   if (job.payload.empty()) {
     if (Status added = add_trainer(job, inputs.trainer_program, stage); !added) return added.error();
@@ -238,19 +238,22 @@ trainer::TrainerConfig on_nodes(const StagePlan& stage, trainer::TrainerConfig c
   return config;
 }
 
-Result<std::vector<StageEntry>> list_sources(const StagePlan& stage) {
+Result<std::vector<StageEntry>> list_files(const std::vector<std::string>& sources, const std::string& left_out) {
   Entries entries;
-  entries.emplace(stage.working_dir, StageEntry{StageEntry::Kind::folder, stage.working_dir, "", 0, ""});
-  if (!stage.shares_run_folder) {
-    entries.emplace(stage.run_folder, StageEntry{StageEntry::Kind::folder, stage.run_folder, "", 0, ""});
-  }
-  for (const std::string& source : stage.sources) {
+  for (const std::string& source : sources) {
     std::error_code ignored;
-    const Status added = fs::is_directory(source, ignored) ? add_folder(source, entries) : add_file(source, entries);
+    const bool is_folder = fs::is_directory(source, ignored);
+    const Status added = is_folder ? add_folder(source, left_out, entries) : add_file(source, entries);
     if (!added) return added.error();
   }
   std::vector<StageEntry> out;
   for (auto& [path, entry] : entries) out.push_back(std::move(entry));
+  return out;
+}
+
+std::vector<StageEntry> list_folders(const StagePlan& stage) {
+  std::vector<StageEntry> out{{StageEntry::Kind::folder, stage.working_dir, "", 0, ""}};
+  if (!stage.shares_run_folder) out.push_back({StageEntry::Kind::folder, stage.run_folder, "", 0, ""});
   return out;
 }
 

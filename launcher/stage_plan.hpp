@@ -30,16 +30,18 @@ struct StagePlan {
 /// What `job` names: programs and files in payload.command (not those of the system's folders), or mdstrain with its
 /// libraries, data and models; what belongs to mdsagent; stage.files. Errors: unavailable (libraries cannot be found
 /// out).
-Result<StagePlan> plan_stage(const Job& job, const PlanInputs& inputs, const std::string& agent_program,
-                             bool shares_run_folder);
+Result<StagePlan> plan_stage(const Job& job, const PlanInputs& inputs, const std::string& agent_program);
 
 /// Every rank's command, working folder, variables and log as they are on the nodes.
 void move_to_nodes(const StagePlan& stage, LaunchPlan& plan);
 trainer::TrainerConfig on_nodes(const StagePlan& stage, trainer::TrainerConfig config);
 
-/// Every file below the sources, by path, each read once for its digest. Links that stay inside their source remain
+/// Every file of and below these, by path, each read once for its digest. Links that stay inside their source remain
 /// links; of others the file that they lead to is taken. Errors: bad_input (a file that cannot be read, a link to a
-/// folder elsewhere).
-Result<std::vector<agent::StageEntry>> list_sources(const StagePlan& stage);
+/// folder elsewhere). The folder `left_out`, which has the output of other runs, is none of theirs.
+Result<std::vector<agent::StageEntry>> list_files(const std::vector<std::string>& sources,
+                                                  const std::string& left_out = "");
+/// Those that ranks need, with files in them or not.
+std::vector<agent::StageEntry> list_folders(const StagePlan& stage);
 
 }  // namespace mds::launcher

@@ -19,7 +19,7 @@ namespace mds::launcher {
 /// Threads: the head's, once made.
 class StageSource {
  public:
-  /// Of list_sources(). `programs`: folder on the nodes of what belongs to mdsagent.
+  /// Of list_files() and list_folders(). `programs`: folder on the nodes of what belongs to mdsagent.
   StageSource(const StageConfig& config, const std::string& run, const std::string& programs,
               const std::vector<agent::StageEntry>& entries);
 

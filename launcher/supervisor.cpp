@@ -12,6 +12,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kBackoffMax{60'000};
+constexpr milliseconds kNodeWait{10'000};              // for a node that did not come, before it is tried again
 constexpr milliseconds kHangLimitMin{60'000};          // "auto" never calls a shorter silence a hang
 constexpr milliseconds kHangLimitBeforeSteps{1'800'000};  // "auto", before the step times are known
 constexpr int kReportsToTrust = 3;                     // reports of progress after which "auto" knows the step times
@@ -457,6 +458,7 @@ void Supervisor::after_drain() {
   if (const std::optional<int> code = reason_to_give_up()) return finish(*code);
   ++s_.restarts;
   ++s_.attempt;
+  const bool awaits_node = !s_.attempt_started;  // restart.lost_node = "wait", else it had been given up
   s_.attempt_started = s_.attempt_progressed = false;
   s_.step = -1;
   s_.progress_reports = 0;
@@ -464,13 +466,15 @@ void Supervisor::after_drain() {
   milliseconds delay = config_.restart.backoff;
   for (int n = 1; n < s_.restarts && delay < kBackoffMax; ++n) delay *= 2;
   delay = std::min(delay, kBackoffMax);
+  if (awaits_node) delay = std::max(delay, kNodeWait);
   if (delay.count() == 0) return await_agents();
   go(State::backing_off);
   arm(now_ + delay);
 }
 
 void Supervisor::report_cause() {
-  s_.attempts_without_progress = s_.attempt_progressed ? 0 : s_.attempts_without_progress + 1;
+  if (s_.attempt_progressed) s_.attempts_without_progress = 0;
+  else if (s_.attempt_started) ++s_.attempts_without_progress;  // one that waits for a node in vain says nothing
   add(EffectKind::report_cause);
 }
 

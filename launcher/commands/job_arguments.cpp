@@ -88,7 +88,9 @@ int report_error(const Error& error) {
   }
 }
 
-Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster) {
+namespace {
+
+PlanInputs sketch_inputs(const Job& job) {
   const Result<std::string> trainer = program_beside_us("mdstrain");
   const std::string run = job.name + "-TIME-ID";
   std::error_code error;
@@ -97,7 +99,18 @@ Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster)
   inputs.run_id = run;
   inputs.trainer_program = trainer ? *trainer : "mdstrain";
   inputs.working_dir = std::filesystem::current_path(error).string();
-  return make_plan(job, cluster, inputs);
+  return inputs;
+}
+
+}  // namespace
+
+Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster) {
+  return make_plan(job, cluster, sketch_inputs(job));
+}
+
+Result<StagePlan> sketch_stage(const Job& job) {
+  const Result<std::string> agent = program_beside_us("mdsagent");
+  return plan_stage(job, sketch_inputs(job), agent ? *agent : "mdsagent");
 }
 
 Status write_text(const std::string& path, const std::string& text) {

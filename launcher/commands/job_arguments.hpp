@@ -7,6 +7,7 @@
 #include "launcher/cli.hpp"
 #include "launcher/job_file.hpp"
 #include "launcher/plan.hpp"
+#include "launcher/stage_plan.hpp"
 
 namespace mds::launcher {
 
@@ -25,6 +26,8 @@ int report_error(const Error& error);
 
 /// A plan as `plan` and `run --dry-run` show it: nothing is started, so that run folder and run id are placeholders.
 Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster);
+/// What would be sent to its nodes, as far as that is known before they are asked. Requires stage.enabled.
+Result<StagePlan> sketch_stage(const Job& job);
 
 /// Writes `text` to `path`. Errors: bad_input naming path and cause.
 Status write_text(const std::string& path, const std::string& text);

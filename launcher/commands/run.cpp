@@ -57,14 +57,22 @@ int dry_run(const Job& asked, bool as_json) {
   const auto settled = settle_layout(asked, *cluster);
   if (!settled) return report_error(settled.error());
   const Job& job = *settled;
-  const auto plan = sketch_plan(job, *cluster);
+  auto plan = sketch_plan(job, *cluster);
   if (!plan) return report_error(plan.error());
+  StagePlan stage;
+  if (job.stage.enabled) {
+    auto sketched = sketch_stage(job);
+    if (!sketched) return report_error(sketched.error());
+    stage = *std::move(sketched);
+    move_to_nodes(stage, *plan);
+  }
   if (as_json) {
     std::printf("%s\n", to_json(*plan, job, *cluster).dump(2).c_str());
     return kExitFinished;
   }
   std::printf("# Would run %d ranks on %d nodes; MASTER_ADDR, MASTER_PORT and your own environment come on top.\n",
               plan->grid.world_size(), job.nodes);
+  for (const std::string& path : stage.sources) std::printf("# Sent to every node: %s\n", path.c_str());
   const auto container = container_text(plan->container);
   if (!container) return report_error(container.error());
   if (!container->empty()) {

@@ -16,7 +16,8 @@ struct Node {
   explicit Node(int node)
       : server(io.get_executor(), {"job", 4, 2, node, 2},
                {[this](uint64_t, std::string value) { barriers.push_back(value); },
-                [this](const std::string& text) { notes.push_back(text); }}) {
+                [this](const std::string& text) { notes.push_back(text); },
+                [this](int rank, int code) { aborts.emplace_back(rank, code); }}) {
     for (int i = 0; i < 2; ++i) ranks.push_back(std::move(*server.connect(node * 2 + i)));
   }
 
@@ -36,6 +37,7 @@ struct Node {
 
   boost::asio::io_context io;
   std::vector<std::string> barriers, notes;
+  std::vector<std::pair<int, int>> aborts;
   std::vector<UniqueFd> ranks;
   PmiServer server;
 };
@@ -75,9 +77,8 @@ TEST_CASE("PMI: a request in two pieces is one, and two in one piece are two") {
   CHECK(a.ask(0, "num\ncmd=get_appnum\n") == "cmd=appnum rc=0 appnum=0\ncmd=appnum rc=0 appnum=0\n");
 }
 
-TEST_CASE("PMI: who aborts or speaks something else is cut off, and only that one") {
-  const std::string words = GENERATE(std::string("hello\n"), std::string("cmd=abort exitcode=7\n"),
-                                     std::string("cmd=put kvsname=mds key= value=1\n"),
+TEST_CASE("PMI: who speaks something else is cut off, and only that one") {
+  const std::string words = GENERATE(std::string("hello\n"), std::string("cmd=put kvsname=mds key= value=1\n"),
                                      "cmd=put key=a value=" + std::string(2000, 'x') + "\n",
                                      std::string("mcmd=spawn\nnprocs=2\n"), std::string(3, '\0') + "\n");
   Node a(0);
@@ -86,6 +87,15 @@ TEST_CASE("PMI: who aborts or speaks something else is cut off, and only that on
   char byte;
   CHECK(recv(a.ranks[0].get(), &byte, 1, MSG_DONTWAIT) == 0);
   CHECK(a.ask(1, "cmd=get_appnum\n") == "cmd=appnum rc=0 appnum=0\n");
+}
+
+TEST_CASE("PMI: who aborts waits to be killed; a code is 1 to 255, as a shell sees it") {
+  Node a(1);
+  CHECK(a.ask(0, "cmd=abort exitcode=7\n") == "");
+  CHECK(a.ask(1, "cmd=abort exitcode=339332623\n") == "");
+  CHECK(a.ask(1, "cmd=abort exitcode=256\ncmd=abort exitcode=-1\ncmd=abort\n") == "");
+  CHECK(a.aborts == std::vector<std::pair<int, int>>{{2, 7}, {3, 15}, {3, 1}, {3, 255}, {3, 1}});
+  CHECK(a.notes.empty());
 }
 
 TEST_CASE("PMI: a node's news that are none") {

@@ -64,9 +64,9 @@ TEST_CASE("A container becomes its runtime's argument list", "[container]") {
         "'/images/training image.sif' /bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::podman, "/usr/bin/podman") ==
         kPodman + " run --interactive --rm --name mds-job-n0 --network=host --pid=host --ipc=host --uts=host "
-        "--security-opt=label=disable --security-opt=seccomp=unconfined --log-driver=none --no-hosts --ulimit nofile=4096:4096 --ulimit nproc=1000:1000 "
-        "--device nvidia.com/gpu=all --device /dev/infiniband --read-only "
-        "--mount type=bind,source=/scratch,destination=/scratch "
+        "--security-opt=label=disable --security-opt=seccomp=unconfined --log-driver=none --no-hosts "
+        "--ulimit nofile=4096:4096 --ulimit nproc=1000:1000 --device nvidia.com/gpu=all --device /dev/infiniband "
+        "--read-only --mount type=bind,source=/scratch,destination=/scratch "
         "--mount 'type=bind,\"source=/data/set, one\",destination=/mnt/data,ro=true' --workdir /scratch "
         "--rootfs '/images/training image.sif' /bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::charliecloud, "/usr/bin/ch-run") ==
@@ -81,9 +81,9 @@ TEST_CASE("A container becomes its runtime's argument list", "[container]") {
         "/bin/sh -c 'echo $$'");
   CHECK(line_of(Runtime::bubblewrap, "/usr/bin/bwrap") ==
         "/usr/bin/bwrap --die-with-parent --clearenv --setenv PATH "
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --setenv HOME /tmp --ro-bind '/images/training image.sif' / "
-        "--dev-bind /dev /dev --proc /proc --ro-bind /sys /sys --tmpfs /tmp --bind /scratch /scratch "
-        "--ro-bind '/data/set, one' /mnt/data --chdir /scratch -- /bin/sh -c 'echo $$'");
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --setenv HOME /tmp "
+        "--ro-bind '/images/training image.sif' / --dev-bind /dev /dev --proc /proc --ro-bind /sys /sys --tmpfs /tmp "
+        "--bind /scratch /scratch --ro-bind '/data/set, one' /mnt/data --chdir /scratch -- /bin/sh -c 'echo $$'");
   CHECK(shell_text(cleanup_command_line(some(Runtime::podman), host("/usr/bin/podman"))) ==
         kPodman + " rm --force --ignore --time 0 mds-job-n0");
   CHECK(cleanup_command_line(some(Runtime::apptainer), host("/usr/bin/apptainer")).empty());

@@ -79,13 +79,14 @@ class Apptainer:
         self.program, self.work = program, work
 
     def build(self, name, sandbox=False, definition=None, **arguments):
-        """The image file, or with `sandbox` the root folder, which spares packing gigabytes. The recipe of this name, or
-        another definition file."""
+        """The image file, or with `sandbox` the root folder, which spares packing gigabytes. From the recipe of this
+        name, or from another definition file."""
         image = self.work / (name if sandbox else f"{name}.sif")
         words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+        definition = definition or harness.ROOT / f"container/{name}.def"
         run(["unshare", "--user", "--map-root-user", self.program, "build",
-             *(["--sandbox"] if sandbox else []), *words, image,
-             definition or harness.ROOT / f"container/{name}.def"], self.work / f"apptainer-{name}.log", cwd=harness.ROOT)
+             *(["--sandbox"] if sandbox else []), *words, image, definition],
+            self.work / f"apptainer-{name}.log", cwd=harness.ROOT)
         return image
 
 

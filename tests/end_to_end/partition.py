@@ -87,7 +87,8 @@ def cut_off(launcher):
     harness.check(max(long.signs(rank, 0)[-1] for rank in (0, 1)) < min(long.signs(rank, 1)[0] for rank in (0, 1)),
                   "ranks of two attempts lived at the same time")
     run = long.finish()
-    harness.check("agent of node 1 " in run.errors, f"the first cause does not name the node: {run.everything()}")
+    harness.check("agent of node 1 " in run.errors and "says nothing any more" in run.errors,
+                  f"the first cause does not name the node and the silence: {run.everything()}")
     run = short.finish()
     harness.check(run.report()["restarts"] == 0, f"{SHORT_CUT} s without a network cost a restart: {run.everything()}")
 

@@ -55,18 +55,19 @@ def hidden(launcher, size="2g"):
     return ["unshare", "--mount", "sh", "-c", HIDE, "hide", size, *map(str, folders), "--"]
 
 
-def inside(pid, *words):
-    """What a command says on the node of process `pid`."""
-    return subprocess.run(["nsenter", "--mount", "--target", str(pid), *map(str, words)], text=True,
-                          capture_output=True, check=True).stdout
-
-
 def left_on(pid):
-    return inside(pid, "find", "/var/tmp", "-mindepth", "1").splitlines()
+    """What is in /var/tmp on the node of process `pid`."""
+    found = subprocess.run(["nsenter", "--mount", "--target", str(pid), "find", "/var/tmp", "-mindepth", "1"],
+                           text=True, capture_output=True)
+    # It fails where something goes while it looks.
+    return found.stdout.splitlines() + (["what has just gone"] if found.returncode != 0 else [])
 
 
 def wait_until_empty(pid, seconds=10):
-    harness.wait_for(lambda: not left_on(pid), seconds, f"an empty /var/tmp; there is {left_on(pid)}")
+    try:
+        harness.wait_for(lambda: not left_on(pid), seconds, "nothing in /var/tmp")
+    except harness.Failure as failure:
+        raise harness.Failure(f"{failure}; there is {left_on(pid)}") from failure
 
 
 class Hosts:
@@ -156,6 +157,9 @@ def refused_in_time(launcher, hosts):
     harness.check("does not see the run folder" in run.errors and "checkpoint.at_end = false" in run.errors,
                   run.everything())
     hosts.nothing_left()
+    run = launcher.command("run", "--dry-run", harness.QUICKSTART, "--set", "stage.enabled=true").expect(0)
+    for name in ("mdstrain", "libtorch_cpu.so", "mdsstack", "common-licenses"):
+        harness.check(re.search(f"# Sent to every node: .*/{name}\n", run.output), f"no {name}: {run.everything()}")
     run = launcher.command("check", harness.QUICKSTART, "--set", "stage.enabled=true", "--set", 'job.backend="mpi"',
                            "--set", 'job.hosts=["a","b"]').expect(2)
     harness.check("not every mpirun" in run.errors + run.output, run.everything())
@@ -168,7 +172,7 @@ def kill_agents(launcher, process):
     victims = []
     for node in (1, 0):
         family = [pid for pid, words in launcher.survivors()
-                  if ".agent-" in words.split()[0] and words.strip().endswith(f"-{node}")]
+                  if ".agent-" in words.split(" ")[0] and words.strip().endswith(f"-{node}")]
         agent = [pid for pid in family if parent_of(pid) in family]
         harness.check(len(family) == 2 and len(agent) == 1, f"guard and agent of node {node}: {launcher.survivors()}")
         victims += agent if node == 0 else family
@@ -212,11 +216,11 @@ def two_at_once(launcher, hosts):
 
 def stopped_on_the_way(launcher, hosts):
     """Ctrl-C, or a killed launcher, while files travel."""
-    job, _ = payload(launcher, megabytes=300)
+    job, _ = payload(launcher, waits=True, megabytes=150)  # should they arrive before the signal, ranks wait
     for sign, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         process = launcher.start(job, *hosts.words())
         first = hosts.pids()[0]
-        harness.wait_for(lambda: any(".part." in path for path in left_on(first)), 30, "a file on its way")
+        harness.wait_for(lambda: any("/objects/" in path for path in left_on(first)), 30, "a file on its way")
         process.send_signal(sign)
         launcher.finish(process, 30).expect(code)
         launcher.wait_until_gone(15)

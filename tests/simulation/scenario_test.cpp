@@ -58,6 +58,7 @@ SupervisorConfig config_from(std::istringstream& in) {
     else if (name == "max_restarts") config.restart.max_restarts = static_cast<int>(number);
     else if (name == "backoff_ms") config.restart.backoff = std::chrono::milliseconds(number);
     else if (name == "no_progress_limit") config.restart.no_progress_limit = static_cast<int>(number);
+    else if (name == "waits_for_nodes") config.restart.lost_node = number ? LostNode::wait : LostNode::go_on;
     else if (name == "hang_timeout_ms") config.hang_timeout = std::chrono::milliseconds(number);
     else if (name == "runs_trainer") config.runs_trainer = number != 0;
     else if (name == "kill_rank") config.kill_rank = KillRank{static_cast<int>(number), 0};

@@ -32,8 +32,8 @@ struct Sample {
     inputs.run_folder = home + "/runs/run-1";
     inputs.run_id = "run-1";
   }
-  StagePlan plan(bool shares = true) const {
-    auto made = plan_stage(job, inputs, "/nowhere/bin/mdsagent", shares);
+  StagePlan plan() const {
+    auto made = plan_stage(job, inputs, "/nowhere/bin/mdsagent");
     REQUIRE(made.ok());
     return *made;
   }
@@ -55,7 +55,7 @@ const StageEntry* find(const std::vector<StageEntry>& entries, const std::string
 
 TEST_CASE("files that a command names are staged, folders and the system's own only if listed", "[stage]") {
   const Sample sample;
-  const auto entries = list_sources(sample.plan());
+  const auto entries = list_files(sample.plan().sources);
   REQUIRE(entries.ok());
   for (const char* name : {"/train.py", "/config.json", "/lib/model.py"}) {
     INFO(name);
@@ -71,7 +71,8 @@ TEST_CASE("files that a command names are staged, folders and the system's own o
 TEST_CASE("ranks get paths as they are on the nodes, and nothing else is changed", "[stage]") {
   const Sample sample;
   for (const bool shares : {true, false}) {
-    const StagePlan stage = sample.plan(shares);
+    StagePlan stage = sample.plan();
+    stage.shares_run_folder = shares;
     LaunchPlan plan;
     plan.nodes.push_back({0, "n1", {mds::agent::RankSpec{}}});
     mds::agent::RankSpec& rank = plan.nodes[0].ranks[0];
@@ -93,6 +94,18 @@ TEST_CASE("ranks get paths as they are on the nodes, and nothing else is changed
   }
 }
 
+TEST_CASE("a working folder can be staged as a whole, without the runs in it", "[stage]") {
+  Sample sample;
+  sample.job.stage.files = {sample.home};
+  StagePlan stage = sample.plan();
+  const auto entries = list_files(stage.sources, sample.home + "/runs");
+  REQUIRE(entries.ok());
+  CHECK(find(*entries, sample.home + "/lib/model.py"));
+  CHECK_FALSE(find(*entries, sample.home + "/runs/run-1/x"));
+  CHECK(stage.on_node(sample.inputs.run_folder + "/x") == sample.inputs.run_folder + "/x");  // all nodes see it
+  CHECK(stage.on_node(sample.home + "/train.py") == stage.root + sample.home + "/train.py");
+}
+
 TEST_CASE("links remain links inside their folder, and are followed out of it", "[stage]") {
   const Sample sample;
   write(sample.home + "/outside.txt", "outside");
@@ -101,7 +114,7 @@ TEST_CASE("links remain links inside their folder, and are followed out of it", 
   fs::create_symlink(sample.home + "/lib/model.py", sample.home + "/lib/absolute.py");
   fs::create_directory(sample.home + "/lib/empty");
   REQUIRE(mkfifo((sample.home + "/lib/pipe").c_str(), 0600) == 0);
-  const auto entries = list_sources(sample.plan());
+  const auto entries = list_files(sample.plan().sources);
   REQUIRE(entries.ok());
   const auto kind = [&](const char* name) { return find(*entries, sample.home + "/lib/" + name)->kind; };
   CHECK(kind("same.py") == StageEntry::Kind::link);
@@ -114,7 +127,7 @@ TEST_CASE("links remain links inside their folder, and are followed out of it", 
   CHECK(back->size() == entries->size());
 
   fs::create_directory_symlink("/usr/share/doc", sample.home + "/lib/doc");
-  const auto refused = list_sources(sample.plan());
+  const auto refused = list_files(sample.plan().sources);
   REQUIRE_FALSE(refused.ok());
   CHECK(refused.error().message.find("/usr/share/doc") != std::string::npos);
 }
