@@ -150,9 +150,10 @@ constexpr bool kMaySuspendAgent = true;
 // Neither way runs fork handlers.
 pid_t start_child(ChildPlan& plan, int* pidfd) {
   if (kMaySuspendAgent && !plan.entrance.valid()) {
-    alignas(64) static char stack[64 << 10];  // of one child at a time
+    constexpr size_t kStackBytes = 64 << 10;
+    const auto stack = std::make_unique_for_overwrite<char[]>(kStackBytes);  // new memory is aligned to 16 bytes
     const auto run = [](void* argument) -> int { run_child(*static_cast<ChildPlan*>(argument)); };
-    return clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, pidfd);
+    return clone(run, stack.get() + kStackBytes, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, pidfd);
   }
   const long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, nullptr, pidfd, nullptr, nullptr);
   if (pid == 0) run_child(plan);

@@ -128,7 +128,8 @@ void HeadTree::on_closed(Connection& connection, const std::string& why) {
   // Thousands come only to be sent on: nobody is reached by those.
   for (size_t n = 0; connection.carries && n < places_.size(); ++n) {
     if (places_[n].via == &connection && static_cast<int>(n) != node) {
-      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", options_.back_limit);
+      const std::string below = "the way to it, by node " + std::to_string(node) + ", has ended";
+      go_away(static_cast<int>(n), below, options_.back_limit);
     }
   }
   if (node >= 0 && places_[node].via == &connection) go_away(node, why, kOwnBackLimit);
@@ -386,7 +387,8 @@ void HeadTree::go_away(int node, const std::string& why, milliseconds limit) {
   // Whoever was below it comes back on its own. A relay says nothing of them when it loses a child.
   for (size_t n = 0; n < places_.size(); ++n) {
     if (places_[n].state == State::joined && places_[n].via == via && places_[n].parent == node) {
-      go_away(static_cast<int>(n), "the way to it, by node " + std::to_string(node) + ", has ended", options_.back_limit);
+      const std::string below = "the way to it, by node " + std::to_string(node) + ", has ended";
+      go_away(static_cast<int>(n), below, options_.back_limit);
     }
   }
   evict_guests(node);
