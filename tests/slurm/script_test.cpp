@@ -96,7 +96,7 @@ TEST_CASE("a shell reads back what was quoted") {
   for (int n = 0; n < 300; ++n) {
     std::string word;
     for (size_t size = random() % 12; size > 0; --size) word += letters[random() % letters.size()];
-    program += " " + quoted(word);
+    program += " " + mds::slurm::quoted(word);
     expected += word + '\0';
   }
   CHECK(output_of(program) == expected);
