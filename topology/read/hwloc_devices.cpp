@@ -229,7 +229,9 @@ std::string guid_of(const std::string& text) {
   for (const char c : text) {
     if (c != ':') guid.push_back(c);
   }
-  return guid.find_first_not_of("0x") == std::string::npos ? "" : guid;
+  constexpr size_t kDigitsMax = 32;  // 16 of a node or port, 32 of a GID
+  const bool is_one = guid.size() <= 2 + kDigitsMax && guid.find_first_not_of("0123456789abcdefABCDEF", 2) == guid.npos;
+  return !is_one || guid.find_first_not_of("0x") == std::string::npos ? "" : guid;
 }
 
 /// The first port that is up (InfiniBand's state 4, ACTIVE); no state told: 1. Nothing: all are down.
