@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -74,21 +73,16 @@ Result<Bootstrap> read_bootstrap() {
 Status settle_copy(const std::string& sha256) {
   std::error_code ignored;
   const std::string path = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
-  const UniqueFd file(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
-  container::Sha256 digest;
-  std::vector<char> chunk(1 << 20);
-  ssize_t n = 0;
-  while ((n = read(file.get(), chunk.data(), chunk.size())) > 0) digest.add(chunk.data(), static_cast<size_t>(n));
+  const auto found = container::digest_of_file("/proc/self/exe");
   unlink(path.c_str());
-  const std::string found = digest.finish();
-  if (found == sha256) return {};
-  return corrupt("the copy of mdsagent that reached this node, " + path + ", has the sha256 " + found + ", but " +
-                 sha256 + " was sent: it was damaged on its way");
+  if (!found) return found.error();
+  if (found->sha256 == sha256) return {};
+  return corrupt("the copy of mdsagent that reached this node, " + path + ", has the sha256 " + found->sha256 +
+                 ", but " + sha256 + " was sent: it was damaged on its way");
 }
 
-// Where the run folder cannot be seen whoever has started us takes the log from our standard error. A log that cannot
-// be written is no reason not to run:
-// the head hears of everything that matters.
+// Where the run folder cannot be seen, whoever has started us takes the log from our standard error. A log that cannot
+// be written is no reason not to run: the head hears of everything that matters.
 std::shared_ptr<spdlog::logger> make_logger(const Bootstrap& bootstrap) {
   char name[32];
   std::snprintf(name, sizeof name, "node-%05d", bootstrap.node);

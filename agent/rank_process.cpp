@@ -329,6 +329,11 @@ Result<RankProcess> start_rank_process(const RankSpec& spec, const RankDescripto
   const int error = errno;
   sigprocmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) return unavailable(std::string("clone: ") + strerror(error));
+  if (pidfd < 0) {  // an old kernel does not know that flag, and says nothing
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return internal("no pidfd: Linux 5.3 or newer is needed");
+  }
   return RankProcess{pid, UniqueFd(pidfd), std::move(output->read), std::move(errors->read), std::move(report->read)};
 }
 

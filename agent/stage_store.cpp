@@ -33,7 +33,7 @@ UniqueFd open_lock(const std::string& path) {
 
 /// While it lives nobody else changes the store. Not valid where that cannot be had: the store is gone.
 UniqueFd lock_store(const std::string& folder) {
-  UniqueFd lock(open((folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd lock = open_lock(folder + "/lock");
   while (lock && flock(lock.get(), LOCK_EX) != 0) {
     if (errno != EINTR) return UniqueFd();
   }

@@ -1,6 +1,12 @@
 #include "container/sha256.hpp"
 
+#include <fcntl.h>
 #include <openssl/evp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
 
 namespace mds::container {
 
@@ -26,6 +32,24 @@ std::string sha256_of(const std::string& text) {
   Sha256 digest;
   digest.add(text.data(), text.size());
   return digest.finish();
+}
+
+Result<FileDigest> digest_of_file(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  FileDigest found;
+  Sha256 digest;
+  std::vector<char> chunk(1 << 20);
+  ssize_t n = -1;
+  while (file >= 0 && ((n = read(file, chunk.data(), chunk.size())) > 0 || (n < 0 && errno == EINTR))) {
+    if (n < 0) continue;
+    digest.add(chunk.data(), static_cast<size_t>(n));
+    found.bytes += static_cast<uint64_t>(n);
+  }
+  const int error = errno;
+  if (file >= 0) close(file);
+  if (n < 0) return bad_input("cannot read " + path + ": " + std::strerror(error));
+  found.sha256 = digest.finish();
+  return found;
 }
 
 bool is_sha256(const std::string& text) {

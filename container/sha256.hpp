@@ -1,9 +1,12 @@
-// SHA-256 of what passes through, as hexadecimal digits.
+// SHA-256 of what passes through, of a text or of a file, as hexadecimal digits.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
+
+#include "topology/result.hpp"
 
 struct evp_md_ctx_st;
 
@@ -25,6 +28,14 @@ class Sha256 {
 
 /// Of a short text.
 std::string sha256_of(const std::string& text);
+
+struct FileDigest {
+  std::string sha256;
+  uint64_t bytes = 0;  ///< that were read
+};
+
+/// Reads the whole file. Errors: bad_input (path and reason).
+Result<FileDigest> digest_of_file(const std::string& path);
 
 /// Are these the 64 digits that finish() gives?
 bool is_sha256(const std::string& text);

@@ -1,17 +1,12 @@
 #include "launcher/stage_plan.hpp"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <sstream>
 
 #include "agent/stage_store.hpp"
-#include "agent/unique_fd.hpp"
 #include "container/sha256.hpp"
 #include "launcher/backend_child.hpp"
 
@@ -110,20 +105,12 @@ Status add_trainer(const Job& job, const std::string& program, StagePlan& stage)
 }
 
 Result<StageEntry> file_entry(const std::string& path) {
-  const auto cannot = [&] { return bad_input("cannot read " + path + " to stage it: " + std::strerror(errno)); };
-  const agent::UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return cannot();
+  const auto digest = container::digest_of_file(path);
+  if (!digest) return digest.error().within("staging");
   StageEntry entry;
   entry.path = path;
-  container::Sha256 digest;
-  std::vector<char> chunk(1 << 20);
-  ssize_t n = 0;
-  while ((n = read(file.get(), chunk.data(), chunk.size())) > 0) {
-    digest.add(chunk.data(), static_cast<size_t>(n));
-    entry.bytes += static_cast<uint64_t>(n);
-  }
-  if (n < 0) return cannot();
-  entry.sha256 = digest.finish();
+  entry.bytes = digest->bytes;
+  entry.sha256 = digest->sha256;
   return entry;
 }
 

@@ -57,18 +57,12 @@ json StageSource::part(const json& ask) const {
 }
 
 Result<AgentCopy> agent_copy(const Job& job, const std::string& agent_program) {
-  const agent::UniqueFd file(open(agent_program.c_str(), O_RDONLY | O_CLOEXEC));
-  std::vector<char> chunk(1 << 20);
-  container::Sha256 digest;
-  ssize_t n = -1;
-  while (file && (n = read(file.get(), chunk.data(), chunk.size())) > 0) {
-    digest.add(chunk.data(), static_cast<size_t>(n));
-  }
-  if (n < 0) return bad_input("cannot read " + agent_program + ": " + std::strerror(errno));
+  auto digest = container::digest_of_file(agent_program);
+  if (!digest) return digest.error();
   std::random_device random;
   char name[40];
   std::snprintf(name, sizeof name, ".agent-%08x%08x", random(), random());
-  return AgentCopy{job.stage.folder + name, digest.finish()};
+  return AgentCopy{job.stage.folder + name, digest->sha256};
 }
 
 }  // namespace mds::launcher
