@@ -9,7 +9,6 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-import urllib.error
 import urllib.request
 
 import harness
@@ -50,22 +49,25 @@ def archive():
     raise harness.Failure("apt has no Debian archive among its sources")
 
 
+def unpack(path, sha256, folder):
+    """Fetches one package of Debian's archive, whatever its release, and unpacks it into the folder."""
+    address = f"{archive()}/pool/{path}"
+    try:
+        with urllib.request.urlopen(address, timeout=60) as source:
+            package = source.read()
+    except OSError as error:     # URLError is one, and so is a timeout
+        raise harness.Failure(f"{address}: {error} (gone from Debian? then pin the next version)")
+    found = hashlib.sha256(package).hexdigest()
+    harness.check(found == sha256, f"{address} has sha256 {found}, expected {sha256}")
+    subprocess.run(["dpkg-deb", "--extract", "/dev/stdin", folder], input=package, check=True)
+
+
 def fetch():
-    base = archive()
     FOLDER.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as work:
         unpacked = pathlib.Path(work, "unpacked")
         for path, sha256 in PACKAGES:
-            package = pathlib.Path(work, "package.deb")
-            address = f"{base}/pool/main/{path}"
-            try:
-                with urllib.request.urlopen(address, timeout=60) as source:
-                    package.write_bytes(source.read())
-            except urllib.error.HTTPError as error:
-                raise harness.Failure(f"{address}: {error} (gone from unstable? then pin the next version here)")
-            found = hashlib.sha256(package.read_bytes()).hexdigest()
-            harness.check(found == sha256, f"{address} has sha256 {found}, expected {sha256}")
-            subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
+            unpack(f"main/{path}", sha256, unpacked)
         make_relocatable(unpacked)
         subprocess.run([unpacked / "usr/bin/apptainer", "--version"], check=True, stdout=subprocess.DEVNULL)
         # The programs name the folder's final place, so that is made last: what is there is whole.

@@ -1,8 +1,8 @@
 """Builds the images pytorch-2.5.0 and megatron-deepspeed for CPUs with Apptainer, one on top of the other, and runs in
 them what they are for: Megatron-DeepSpeed's ten iterations, LoRA by peft and preference tuning by trl give the losses
 of plain torchrun when mdslaunch starts them; text is generated with the adapters; every example job runs, cut down to a
-size that a CPU trains in seconds. Last, the trainer's sources are compiled with the image's CUDA and PyTorch
-(pinned_cuda.py).
+size that a CPU trains in seconds. Last, the trainer and its CUDA plug-in are built with the image's CUDA and
+PyTorch (pinned_cuda.py).
 
     megatron.py [--build FOLDER] [--images FOLDER]
 
@@ -191,7 +191,7 @@ def test(launcher, arguments):
         if "megatron" in tomllib.loads(path.read_text())["payload"]["command"]:
             example_runs(image, path)
     if arguments.examples == "*.toml":
-        pinned_cuda.check(next(image.folder.glob("usr/local/lib/python3*/dist-packages")), launcher.work)
+        pinned_cuda.check(launcher, next(image.folder.glob("usr/local/lib/python3*/dist-packages")).resolve())
     print(f"megatron: all in {time.monotonic() - begin:.0f} s")
     return 0
 

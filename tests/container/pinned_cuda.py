@@ -1,136 +1,107 @@
-"""The trainer compiles with what pytorch-2.5.0 pins, CUDA 12.4, NCCL 2.21 and PyTorch 2.5.0: every source file, those
-of the CUDA plug-in among them, is read by g++ with those headers, and the kernels are compiled for A100 and H100 by
-NVRTC 12.4, which is the compiler that nvcc 12.4 has inside. Neither needs a GPU or the CUDA toolkit.
+"""mdstrain and its CUDA plug-in are built with what pytorch-2.5.0 pins: PyTorch 2.5.0, NCCL 2.21 and CUDA 12.4, by nvcc
+12.4 (cuda_toolkit.py), without a warning. The plug-in has machine code of every kernel for A100 and H100, and each
+symbol that it names is found; mdstrain trains on the CPU with that PyTorch. None of it needs a GPU.
 
     pinned_cuda.py [--build FOLDER] --packages FOLDER
 
 --packages is where requirements-pytorch-2.5.0.txt was installed: the image's dist-packages, or a site-packages.
-NVRTC has no C++ library and compiles nothing for the host, so it takes host functions for device functions, and the few
-names of the library that they use from HOST_HEADERS; the kernels themselves are compiled as they stand.
 """
-import concurrent.futures
-import ctypes
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
+import cuda_toolkit  # noqa: E402
 
 KERNELS = harness.ROOT / "trainer/cuda/kernels.cu"
 ARCHITECTURES = ("sm_80", "sm_90")
-# The headers in crt/ belong to nvcc's own package.
-NVCC = ("nvidia-cuda-nvcc-cu12==12.4.131 "
-        "--hash=sha256:e4c9a35435c3b0e36c6397c5696334c9ea6650e524736cbd1c5d345ea099bb04\n")
-HOST_HEADERS = {
-    "cstdint": """#pragma once
-typedef signed char int8_t; typedef short int16_t; typedef int int32_t; typedef long int64_t;
-typedef unsigned char uint8_t; typedef unsigned short uint16_t; typedef unsigned uint32_t;
-typedef unsigned long uint64_t; typedef unsigned long uintptr_t;
-""",
-    "algorithm": """#pragma once
-#define INFINITY __int_as_float(0x7f800000)
-namespace std {
-template <class I, class F> constexpr bool all_of(I i, I end, F f) {
-  while (i != end) if (!f(*i++)) return false;
-  return true;
-}
-template <class T> constexpr const T& min(const T& a, const T& b) { return b < a ? b : a; }
-template <class T> constexpr const T& clamp(const T& v, const T& a, const T& b) { return v < a ? a : b < v ? b : v; }
-template <class T, T v> struct integral_constant { static constexpr T value = v; };
-template <class T> struct remove_pointer;
-template <class T> struct remove_pointer<T*> { using type = T; };
-template <class T> using remove_pointer_t = typename remove_pointer<T>::type;
-}
-template <class F> cudaError_t cudaFuncSetAttribute(F* kernel, cudaFuncAttribute attribute, int value);
-""",
-}
+JOB = """
+[job]
+name = "pinned"
+devices = "cpu"
+ranks_per_node = 1
+[model]
+architecture = "llama"
+hidden_size = 64
+num_layers = 2
+num_attention_heads = 4
+intermediate_size = 128
+vocab_size = 256
+max_position_embeddings = 32
+[data]
+format = "text"
+path = "/usr/share/common-licenses"
+[training]
+steps = 2
+seq_len = 32
+global_batch_size = 4
+[optimizer]
+lr = 1e-3
+"""
+# Every symbol is resolved at once.
+LOAD = "import ctypes, os, sys; ctypes.CDLL(sys.argv[1], os.RTLD_NOW)"
 
 
-def nvcc_headers(work):
-    """The folder with crt/."""
-    requirement = work / "nvcc.txt"
-    requirement.write_text(NVCC)
-    target = work / "nvcc"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
-                    "--root-user-action=ignore", "--target", target, "-r", requirement], check=True)
-    return target / "nvidia/cuda_nvcc/include"
+def run(*command):
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    harness.check(done.returncode == 0, f"{' '.join(map(str, command[:4]))} ... ended with {done.returncode}:\n"
+                  f"{done.stdout[-5000:]}")
+    return done.stdout
 
 
-def compile_host(packages, headers, source):
-    """What g++ says of one source file, "" if nothing."""
-    folders = [packages / "torch/include", headers, *sorted(packages.glob("nvidia/*/include"))]
-    words = [word for folder in folders for word in ("-isystem", folder)]
+def build(packages, toolkit, folder):
+    """Into the folder; a warning is a failure."""
     # Wheels before 2.6 have the old layout of std::string.
-    run = subprocess.run([os.environ.get("CXX", "g++"), "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra",
-                          "-D_GLIBCXX_USE_CXX11_ABI=0", '-DMDS_VERSION="0"', "-I", harness.ROOT, *words, source],
-                         capture_output=True, text=True)
-    return run.stderr + ("" if run.returncode == 0 else f"{source}: exit code {run.returncode}\n")
+    run("cmake", "-G", "Ninja", "-S", harness.ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF",
+        "-DMDS_CUDA=ON", "-DCMAKE_CXX_FLAGS=-D_GLIBCXX_USE_CXX11_ABI=0", f"-DCMAKE_PREFIX_PATH={packages / 'torch'}",
+        f"-DCUDAToolkit_ROOT={toolkit}")
+    # A file that includes ATen takes up to 1.5 GB to compile.
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    jobs = max(1, min(os.cpu_count(), int(memory / 1.5e9)))
+    said = run("cmake", "--build", folder, "--parallel", jobs, "--target", "mdstrain", "mds_cuda")
+    warned = [line for line in said.splitlines() if "warning" in line]
+    harness.check(not warned, "\n".join(warned)[:6000])
 
 
-class Nvrtc:
-    """The library's C interface, as far as it is wanted here; a call that fails is a harness.Failure."""
-
-    def __init__(self, packages):
-        self.packages = packages
-        self.library = ctypes.CDLL(str(packages / "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"))
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        self.version = f"{major.value}.{minor.value}"
-
-    def text(self, what, program):
-        size = ctypes.c_size_t()
-        getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value + 1)
-        getattr(self.library, f"nvrtcGet{what}")(program, buffer)
-        return buffer.raw[:size.value]
-
-    def compile(self, source, architecture, headers):
-        """(machine code, PTX)."""
-        program = ctypes.c_void_p()
-        names = (ctypes.c_char_p * len(HOST_HEADERS))(*(name.encode() for name in HOST_HEADERS))
-        texts = (ctypes.c_char_p * len(HOST_HEADERS))(*(text.encode() for text in HOST_HEADERS.values()))
-        self.library.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(),
-                                        len(HOST_HEADERS), texts, names)
-        folders = (harness.ROOT, self.packages / "nvidia/cuda_runtime/include", headers)
-        # Host functions as device functions that launch kernels: separate compilation leaves the launch itself open.
-        words = [f"--gpu-architecture={architecture}", "--std=c++20", "--device-as-default-execution-space",
-                 "--relocatable-device-code=true", *(f"--include-path={folder}" for folder in folders)]
-        options = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
-        code = self.library.nvrtcCompileProgram(program, len(words), options)
-        log = self.text("ProgramLog", program).rstrip(b"\0").decode()
-        harness.check(code == 0 and "error" not in log, f"NVRTC {self.version}, {architecture}: {log[:4000]}")
-        return self.text("CUBIN", program), self.text("PTX", program).decode(errors="replace")
+def train(launcher, folder):
+    """Two losses. mdslaunch starts the mdstrain that lies beside it."""
+    for name in ("mdslaunch", "mdsagent"):
+        shutil.copy2(launcher.program.parent / name, folder / "bin")
+    beside = harness.Launcher(folder, launcher.work)
+    losses = [float.fromhex(loss) for loss in beside.run(beside.job(JOB)).expect(0).losses().values()]
+    harness.check(len(losses) == 2 and all(5 < loss < 6 for loss in losses), f"losses: {losses}")
+    return losses
 
 
-def check(packages, work):
+def check(launcher, packages):
     """Raises harness.Failure with what the compilers say."""
     begin = time.monotonic()
-    headers = nvcc_headers(work)
-    sources = sorted((harness.ROOT / "trainer").rglob("*.cpp"))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        said = list(pool.map(lambda source: compile_host(packages, headers, source), sources))
-    harness.check(not any(said), "".join(said)[:6000])
-    version = (packages / "torch/version.py").read_text()
-    print(f"{len(sources)} files of the trainer compile with PyTorch {re.search('[0-9][0-9.]+', version)[0]} and "
-          f"CUDA's headers, {time.monotonic() - begin:.0f} s", flush=True)
-    compiler = Nvrtc(packages)
-    names = set(re.findall(r"(\w+_kernel)\(", KERNELS.read_text()))
-    harness.check(len(names) >= 9, f"these kernels were found in {KERNELS}: {names}")
+    toolkit, folder = launcher.work / "cuda", launcher.work / "pinned"
+    cuda_toolkit.assemble(packages, toolkit)
+    build(packages, toolkit, folder)
+    plugin = folder / "lib/libmds_cuda.so"
+    kernels = set(re.findall(r"(\w+_kernel)\(", KERNELS.read_text()))
+    harness.check(len(kernels) >= 9, f"these kernels were found in {KERNELS}: {kernels}")
     for architecture in ARCHITECTURES:
-        code, ptx = compiler.compile(KERNELS, architecture, headers)
-        entries = re.findall(r"\.entry (\S+)\(", ptx)
-        lacking = {name for name in names if not any(name in entry for entry in entries)}
-        harness.check(code.startswith(b"\x7fELF") and not lacking,
-                      f"{architecture}: {len(code)} bytes of machine code without {lacking}")
-        print(f"{KERNELS.name}: {len(entries)} kernels for {architecture} by NVRTC {compiler.version}", flush=True)
+        listed = run(toolkit / "bin/cuobjdump", "--gpu-architecture", architecture, "--dump-elf-symbols", plugin)
+        lacking = {name for name in kernels if name not in listed}
+        harness.check(not lacking, f"{plugin.name} has no machine code for {architecture} of {lacking}")
+    run(sys.executable, "-c", LOAD, plugin)
+    losses = train(launcher, folder)
+    version = re.search("[0-9][0-9.]+", (packages / "torch/version.py").read_text())[0]
+    print(f"mdstrain with PyTorch {version} trained two steps on the CPU: {losses}", flush=True)
+    print(f"mdstrain and {plugin.name}: {len(kernels)} kernels for {', '.join(ARCHITECTURES)} by nvcc "
+          f"{re.search('V([0-9.]+)', run(toolkit / 'bin/nvcc', '--version'))[1]}, {time.monotonic() - begin:.0f} s")
 
 
 def test(launcher, arguments):
-    check(pathlib.Path(arguments.packages).resolve(), launcher.work)
+    check(launcher, pathlib.Path(arguments.packages).resolve())
     return 0
 
 
