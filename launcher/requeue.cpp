@@ -47,8 +47,8 @@ void requeue(const slurm::Allocation& allocation) {
   const bool may = job && job->find(" Requeue=1 ") != std::string::npos;
   if (!goes_on || !may)
     return say("job " + id + (goes_on ? " may not be queued again (--requeue)" : " has been ended"));
-  const auto done = output_of({*scontrol, "requeue", id});
-  say(done ? "job " + id + " is queued again" : done.error().message);
+  say("job " + id + " is queued again");  // said first: Slurm may end us before scontrol has returned
+  if (const auto done = output_of({*scontrol, "requeue", id}); !done) say("it is not: " + done.error().message);
 }
 
 }  // namespace mds::launcher

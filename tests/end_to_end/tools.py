@@ -40,8 +40,12 @@ def command(launcher, *words):
 def status_of_a_run(launcher):
     process = started(launcher, "exec sleep 1000")
     where = ("--output-dir", process.output_dir)
-    told = json.loads(command(launcher, "status", "--json", *where).expect(0).output)
-    harness.check(told["in_progress"] and told["state"] == "running", f"status: {told}")
+
+    def running():  # the head hears of it a moment after the ranks have touched their marks
+        told = json.loads(command(launcher, "status", "--json", *where).expect(0).output)
+        harness.check(told["in_progress"] and told["state"] in ("starting", "running"), f"status: {told}")
+        return told if told["state"] == "running" else None
+    told = harness.wait_for(running, 10, "status: running")
     harness.check([r["state"] for r in told["ranks"]] == ["running"] * 4, f"ranks: {told['ranks']}")
     commands = dict(launcher.survivors())
     for rank in told["ranks"]:
