@@ -64,6 +64,7 @@ std::string to_line(const Bootstrap& bootstrap) {
   if (!bootstrap.node_from.empty()) object["node_from"] = bootstrap.node_from;
   if (!bootstrap.nodes.empty()) object["nodes"] = bootstrap.nodes;
   if (!bootstrap.agent_sha256.empty()) object["agent_sha256"] = bootstrap.agent_sha256;
+  if (bootstrap.discover_gpus) object["discover_gpus"] = true;
   if (bootstrap.lifeline) object["lifeline"] = true;
   if (bootstrap.signals_to_head) object["signals_to_head"] = true;
   return object.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace) + "\n";
@@ -96,9 +97,10 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
   const auto nodes = node_ranges(object);
   if (!nodes) return nodes.error();
   const auto discover = flag_field(object, "discover");
+  const auto discover_gpus = flag_field(object, "discover_gpus");
   const auto lifeline = flag_field(object, "lifeline");
   const auto signals_to_head = flag_field(object, "signals_to_head");
-  for (const auto* field : {&discover, &lifeline, &signals_to_head}) {
+  for (const auto* field : {&discover, &discover_gpus, &lifeline, &signals_to_head}) {
     if (!*field) return field->error();
   }
   return Bootstrap{.head_address = *address,
@@ -107,6 +109,7 @@ Result<Bootstrap> bootstrap_from_line(const std::string& line) {
                    .node = static_cast<int>(*node),
                    .run_folder = *run_folder,
                    .discover = *discover,
+                   .discover_gpus = *discover_gpus,
                    .node_from = *node_from,
                    .nodes = *nodes,
                    .lifeline = *lifeline,

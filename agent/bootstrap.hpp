@@ -19,6 +19,7 @@ struct Bootstrap {
   int node = 0;               ///< index of the node that this agent serves
   std::string run_folder;     ///< absolute; the agent logs to <run_folder>/logs/node-NNNNN.log
   bool discover = false;      ///< send this machine's topology with `hello`
+  bool discover_gpus = false; ///< its GPUs, too: their library takes tens of milliseconds
 
   /// Where one text is broadcast to many agents (srun, mpirun): the environment variable that has the agent's place
   /// among them, e.g. "SLURM_PROCID", and the nodes in the order of those places as ranges {first, last}. settle_node()

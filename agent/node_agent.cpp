@@ -67,8 +67,9 @@ bool is_exchange(const json& body) {
 
 struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
   Impl(asio::io_context& i, const Bootstrap& b, ProcessMark& mark, spdlog::logger& l, std::function<void(int)> leave)
-      : io(i), node(b.node), discover(b.discover), sees_files(sees_run_folder(b)), log(l),
-        on_leave(std::move(leave)), heartbeat(i), last_children(i), link(i, b, link_events()),
+      : io(i), node(b.node), discover(b.discover), discover_gpus(b.discover_gpus),
+        sees_files(sees_run_folder(b)), log(l), on_leave(std::move(leave)), heartbeat(i),
+        last_children(i), link(i, b, link_events()),
         relay(i, b.node, b.credentials, relay_events()), stage(i, mark, stage_events()),
         ranks(i, mark, rank_events()) {}
 
@@ -99,7 +100,7 @@ struct NodeAgent::Impl : std::enable_shared_from_this<NodeAgent::Impl> {
 
   asio::io_context& io;
   const int node;
-  const bool discover, sees_files;
+  const bool discover, discover_gpus, sees_files;
   spdlog::logger& log;
   std::function<void(int)> on_leave;
   asio::steady_timer heartbeat;
@@ -168,7 +169,7 @@ json NodeAgent::Impl::hello() const {
   json body = {{"node", node}, {"host", host_name()}, {"pid", getpid()}, {"protocol", kProtocolVersion}};
   if (!sees_files) body["sees_run_folder"] = false;
   if (discover) {
-    const auto machine = topology::discover_machine();
+    const auto machine = topology::discover_machine({.gpus = discover_gpus});
     if (machine) {
       body["topology"] = topology::to_json(*machine);
     } else {
@@ -279,7 +280,7 @@ void NodeAgent::Impl::on_start(const Message& message) {
   const auto begin = std::chrono::steady_clock::now();
   stage.start(start->stage, [this, begin, start = *start](const Status& staged) {
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    if (staged) log.info("staged in {:.3f} s", seconds.count());
+    if (staged) log.info("staged in {:.3f} s, {} bytes received", seconds.count(), stage.received_bytes());
     if (staged) return start_ranks(start);
     log.error("not staged: {}", staged.error().message);
     for (const RankSpec& rank : start.ranks) {

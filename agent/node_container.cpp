@@ -1,5 +1,8 @@
 #include "agent/node_container.hpp"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <chrono>
 #include <mutex>
 #include <optional>
@@ -16,6 +19,21 @@ namespace {
 
 constexpr std::chrono::seconds kStartPatience{60};  // a large image on a busy file system
 
+/// What the job names and this node has not, before a runtime says so in its own words. Errors: unavailable.
+Status all_there(const container::Container& container) {
+  constexpr const char* kRemedy = " on this node: put it on a file system that every node sees, or ";
+  const auto is_missing = [](const std::string& path) { return access(path.c_str(), F_OK) != 0 && errno == ENOENT; };
+  if (is_missing(container.image)) {
+    return unavailable("there is no image " + container.image + kRemedy + "have it sent to them: stage.enabled = true");
+  }
+  for (const container::Bind& bind : container.binds) {
+    if (!is_missing(bind.source)) continue;
+    return unavailable("there is no " + bind.source + ", which is to be bound as " + bind.target + "," + kRemedy +
+                       "have it sent to them: stage.enabled = true, and name it in stage.files");
+  }
+  return {};
+}
+
 }  // namespace
 
 // Shared with the thread, which may outlive the NodeContainer while it copies an image.
@@ -27,7 +45,8 @@ struct NodeContainer::Work {
   std::function<void(Status)> on_ready;
   ProcessMark* mark = nullptr;
 
-  void run(container::Container container, const std::string& name, const std::shared_ptr<Work>& self);
+  void run(container::Container container, const std::string& image_store, const std::string& name,
+           const std::shared_ptr<Work>& self);
   Status start(const container::Container& container, const std::string& name);
 };
 
@@ -46,15 +65,13 @@ Status NodeContainer::Work::start(const container::Container& container, const s
   return {};
 }
 
-void NodeContainer::Work::run(container::Container container, const std::string& name,
+void NodeContainer::Work::run(container::Container container, const std::string& image_store, const std::string& name,
                               const std::shared_ptr<Work>& self) {
-  Status status;
-  const auto staged = container::stage_image(container, container::default_image_store());
-  if (staged) {
-    container.image = staged->path;
-    status = start(container, name);
-  } else {
-    status = staged.error();
+  Status status = all_there(container);
+  if (status) {
+    const auto staged = container::stage_image(container, image_store);
+    if (staged) container.image = staged->path;
+    status = staged ? start(container, name) : Status(staged.error());
   }
   const std::lock_guard lock(mutex);
   if (!io) {
@@ -72,12 +89,15 @@ void NodeContainer::Work::run(container::Container container, const std::string&
 }
 
 NodeContainer::NodeContainer(boost::asio::io_context& io, const container::Container& container,
-                             const std::string& name, ProcessMark& mark, std::function<void(Status)> on_ready)
+                             const std::string& image_store, const std::string& name, ProcessMark& mark,
+                             std::function<void(Status)> on_ready)
     : work_(std::make_shared<Work>()) {
   work_->io = &io;
   work_->mark = &mark;
   work_->on_ready = std::move(on_ready);
-  std::thread([work = work_, container, name] { work->run(container, name, work); }).detach();
+  std::thread([work = work_, container, image_store, name] {
+    work->run(container, image_store, name, work);
+  }).detach();
 }
 
 NodeContainer::~NodeContainer() { forget(); }

@@ -17,11 +17,11 @@ namespace mds::agent {
 /// Threads: all calls and the callback on the io_context's thread. What takes long runs on a thread of its own.
 class NodeContainer {
  public:
-  /// Stages the image (container/image_store.hpp) and starts the container. `on_ready` is called once, unless forget()
-  /// comes first: with no error the container runs. `name` tells this container from all others on the node. `mark` is
-  /// told how the guard has to clean up.
-  NodeContainer(boost::asio::io_context& io, const container::Container& container, const std::string& name,
-                ProcessMark& mark, std::function<void(Status)> on_ready);
+  /// Makes the image ready in `image_store` (container/image_store.hpp) and starts the container. `on_ready` is called
+  /// once, unless forget() comes first: with no error the container runs. `name` tells this container from all others
+  /// on the node. `mark` is told how the guard has to clean up.
+  NodeContainer(boost::asio::io_context& io, const container::Container& container, const std::string& image_store,
+                const std::string& name, ProcessMark& mark, std::function<void(Status)> on_ready);
   ~NodeContainer();
   NodeContainer(const NodeContainer&) = delete;
 

@@ -93,6 +93,7 @@ struct NodeStage::Impl : std::enable_shared_from_this<NodeStage::Impl> {
   size_t asked = 0;                        // parts under way
   std::vector<StageEntry> list;
   size_t placed = 0;                       // of them
+  uint64_t received_bytes = 0;
   std::deque<Pending> pending;
   std::function<void(Status)> on_ready;
   bool posted = false;
@@ -101,6 +102,7 @@ struct NodeStage::Impl : std::enable_shared_from_this<NodeStage::Impl> {
 Status NodeStage::Impl::begin(const StageSpec& wanted) {
   forget();
   spec = wanted;
+  received_bytes = 0;
   mark.expect_stage(spec.folder, spec.run);
   auto opened = StageStore::open(spec.folder, spec.run, spec.keep);
   if (!opened) return opened.error();
@@ -165,7 +167,7 @@ Status NodeStage::Impl::read_list() {
   if (!entries) return entries.error();
   list = *std::move(entries);
   for (const StageEntry& entry : list) {
-    if (entry.kind != StageEntry::Kind::file) continue;
+    if (entry.kind != StageEntry::Kind::file && entry.kind != StageEntry::Kind::image) continue;
     if (Status added = add(entry.sha256, entry.path, entry.bytes); !added) return added;
   }
   return {};
@@ -178,6 +180,7 @@ Status NodeStage::Impl::place_some() {
     Status done;
     switch (entry.kind) {
       case StageEntry::Kind::file: done = store->place_object(entry.sha256, entry.path); break;
+      case StageEntry::Kind::image: done = store->place_image(entry.sha256); break;
       case StageEntry::Kind::link: done = store->place_link(entry.target, entry.path); break;
       case StageEntry::Kind::folder: done = store->place_folder(entry.path); break;
     }
@@ -255,6 +258,7 @@ Status NodeStage::Impl::take(Object& object, const std::vector<uint8_t>& bytes) 
                        "; make room, or name another folder in stage.folder");
   }
   object.received += bytes.size();
+  received_bytes += bytes.size();
   return object.received < object.bytes ? Status() : finish(object);
 }
 
@@ -339,6 +343,8 @@ void NodeStage::start(const StageSpec& spec, std::function<void(Status)> on_read
   }
   impl_->proceed();
 }
+
+uint64_t NodeStage::received_bytes() const { return impl_->received_bytes; }
 
 void NodeStage::cancel() { impl_->on_ready = nullptr; }
 

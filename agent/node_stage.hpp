@@ -14,6 +14,7 @@
 // Threads: the one that runs the io_context.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -39,6 +40,9 @@ class NodeStage {
   NodeStage(boost::asio::io_context& io, ProcessMark& mark, Events events);
   /// Leaves the store.
   ~NodeStage();
+
+  /// Of files, from the parent, since the last start() that began anew.
+  uint64_t received_bytes() const;
 
   /// `on_ready` is called once, perhaps from within this call, unless cancel() or another start() comes first. What
   /// was staged before by this agent is there still. Errors: corrupt (file and both digests), denied, unavailable.

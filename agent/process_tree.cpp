@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <sstream>
 #include <unordered_map>
@@ -18,6 +20,14 @@
 
 namespace mds::agent {
 namespace {
+
+constexpr double kForksPerSecondMax = 200'000;  // of a whole machine; a core makes a few thousand
+
+int64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
+}
 
 // Whole content of /proc/<pid>/<name>; empty when the process is gone or not ours to read.
 std::string read_proc(pid_t pid, const char* name) {
@@ -109,6 +119,8 @@ void ProcessMark::set(const std::string& run_id, const std::string& node) {
   if (run_id.empty() || node.empty() || run_id.size() >= sizeof run_ || node.size() >= sizeof node_) return;
   std::memcpy(run_, run_id.c_str(), run_id.size() + 1);
   std::memcpy(node_, node.c_str(), node.size() + 1);
+  set_by_ = getpid();
+  set_at_ns_ = monotonic_ns();
   ready_.store(true, std::memory_order_release);
 }
 
@@ -146,6 +158,18 @@ bool ProcessMark::matches(const std::string& environ) const {
   return is_set() && has_entry(environ, run_) && has_entry(environ, node_);
 }
 
+/// The kernel counts upwards until it begins anew. It has not if its last number is above ours, unless it has been all
+/// the way round, which takes a while.
+pid_t ProcessMark::before() const {
+  std::ifstream load("/proc/loadavg"), most("/proc/sys/kernel/pid_max");
+  std::string skipped;
+  pid_t last = 0;
+  double numbers = 0;
+  if (!(load >> skipped >> skipped >> skipped >> skipped >> last) || !(most >> numbers) || last < set_by_) return 0;
+  const double seconds = static_cast<double>(monotonic_ns() - set_at_ns_) * 1e-9;
+  return seconds < numbers / kForksPerSecondMax ? set_by_ : 0;
+}
+
 std::vector<ProcessEntry> descendants(pid_t root) {
   if (!has_children_files()) return descendants_by_scan(root);
   std::vector<ProcessEntry> found;
@@ -167,9 +191,9 @@ std::vector<ProcessEntry> descendants(pid_t root) {
 std::vector<ProcessEntry> marked_processes(const ProcessMark& mark) {
   std::vector<ProcessEntry> found;
   if (!mark.is_set()) return found;
-  const pid_t self = getpid(), parent = getppid();
+  const pid_t self = getpid(), parent = getppid(), before = mark.before();
   for (const pid_t pid : all_pids()) {
-    if (pid == self || pid == parent) continue;
+    if (pid == self || pid == parent || pid <= before) continue;
     ProcessEntry entry;
     if (mark.matches(read_proc(pid, "environ")) && read_entry(pid, entry)) found.push_back(entry);
   }

@@ -49,8 +49,14 @@ class ProcessMark {
   /// Is `environ`, as read from /proc, one with both entries?
   bool matches(const std::string& environ) const;
 
+  /// All marked processes have larger numbers than this: they began after set(). 0 where that is not certain, since
+  /// numbers may have begun anew.
+  pid_t before() const;
+
  private:
   std::atomic<bool> ready_{false}, container_{false};
+  pid_t set_by_ = 0;
+  int64_t set_at_ns_ = 0;  // CLOCK_MONOTONIC
   char run_[256] = {};
   char node_[64] = {};
   char folder_[256] = {};

@@ -17,6 +17,8 @@
 #include "agent/node_container.hpp"
 #include "agent/rank_link.hpp"
 #include "agent/shared_beat.hpp"
+#include "agent/stage_store.hpp"
+#include "container/image_store.hpp"
 
 namespace mds::agent {
 
@@ -155,7 +157,9 @@ void RankGroup::Impl::enter_container(const NodeStart& start) {
   const std::string name =
       "mds-" + value("MDS_RUN_ID") + "-n" + value("GROUP_RANK") + "-a" + std::to_string(start.attempt);
   clean = false;
-  container = std::make_unique<NodeContainer>(io, start.container, name, mark, [this, start](Status ready) {
+  const std::string store = start.stage.folder.empty() ? container::default_image_store()
+                                                       : StageStore::images_of(start.stage.folder);
+  container = std::make_unique<NodeContainer>(io, start.container, store, name, mark, [this, start](Status ready) {
     if (closed || phase != Phase::none) return;
     if (!ready) {
       container.reset();

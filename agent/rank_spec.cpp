@@ -111,7 +111,7 @@ class Fields {
 
 using Environment = std::map<std::string, std::string>;
 
-/// What all ranks' environments share, which is most of it: it travels once.
+/// What all ranks' own environments share: it travels once.
 Environment shared_environment(const std::vector<RankSpec>& ranks) {
   if (ranks.size() < 2) return {};
   Environment shared = ranks[0].env;
@@ -182,8 +182,9 @@ Result<StageSpec> stage_spec_from_json(const json& object) {
 
 json to_json(const NodeStart& start) {
   json ranks = json::array();
-  const Environment shared = shared_environment(start.ranks);
+  Environment shared = shared_environment(start.ranks);
   for (const RankSpec& spec : start.ranks) ranks.push_back(to_json(spec, shared));
+  shared.insert(start.env.begin(), start.env.end());
   json out = {{"attempt", start.attempt},
               {"env", shared},
               {"ranks", std::move(ranks)},
@@ -205,8 +206,7 @@ Result<NodeStart> node_start_from_json(const json& object) {
   fields.integer("tail_lines", start.tail_lines);
   fields.integer("heartbeat_ms", start.heartbeat_ms);
   const json* ranks = fields.array("ranks");
-  Environment shared;
-  if (object.is_object() && object.contains("env")) fields.text_map("env", shared);
+  if (object.is_object() && object.contains("env")) fields.text_map("env", start.env);
   if (object.is_object() && object.contains("container")) {
     auto container = container::container_from_json(object["container"]);
     if (!container) return container.error().within("start");
@@ -225,7 +225,7 @@ Result<NodeStart> node_start_from_json(const json& object) {
     for (const RankSpec& other : start.ranks) {
       if (other.rank == spec->rank) return bad_input("start: rank " + std::to_string(spec->rank) + " is there twice");
     }
-    spec->env.insert(shared.begin(), shared.end());
+    spec->env.insert(start.env.begin(), start.env.end());  // insert() keeps what is its own
     start.ranks.push_back(*std::move(spec));
   }
   return start;

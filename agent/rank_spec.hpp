@@ -18,7 +18,7 @@ struct RankSpec {
   int rank = 0;
   int local_rank = 0;
   std::vector<std::string> argv;               ///< argv[0] is looked up in PATH of `env` if it has no '/'
-  std::map<std::string, std::string> env;      ///< the rank's whole environment: nothing is inherited
+  std::map<std::string, std::string> env;      ///< the rank's environment: nothing is inherited from the agent
   std::string working_dir;                     ///< empty: the agent's
   std::vector<int> cpus;                       ///< OS cpu numbers; empty: not bound
   std::vector<int> memory_nodes;               ///< OS NUMA indices (MPOL_BIND); empty: not bound
@@ -39,6 +39,9 @@ struct StageSpec {
 /// All ranks of one node in one attempt.
 struct NodeStart {
   uint32_t attempt = 0;
+  /// What all ranks' environments have beside their own, which goes before it. Mostly the user's whole environment: it
+  /// is not copied for each rank before it has reached the node.
+  std::map<std::string, std::string> env{};
   std::vector<RankSpec> ranks;
   container::Container container{};            ///< that all of them run in; runtime none: on the host
   StageSpec stage{};                           ///< to be there before a rank starts
@@ -49,7 +52,7 @@ struct NodeStart {
 };
 
 nlohmann::json to_json(const NodeStart& start);
-/// Errors: bad_input naming the field.
+/// Every rank's `env` is whole then. Errors: bad_input naming the field.
 Result<NodeStart> node_start_from_json(const nlohmann::json& json);
 
 }  // namespace mds::agent

@@ -14,6 +14,7 @@ std::string to_text(const std::vector<StageEntry>& entries) {
   for (const StageEntry& entry : entries) {
     switch (entry.kind) {
       case StageEntry::Kind::file: list.push_back({"f", entry.path, entry.sha256, entry.bytes}); break;
+      case StageEntry::Kind::image: list.push_back({"i", entry.path, entry.sha256, entry.bytes}); break;
       case StageEntry::Kind::link: list.push_back({"l", entry.path, entry.target}); break;
       case StageEntry::Kind::folder: list.push_back({"d", entry.path}); break;
     }
@@ -32,7 +33,9 @@ Result<std::vector<StageEntry>> stage_list_from_text(const std::string& text) {
     StageEntry entry;
     entry.path = item[1];
     if (!is_stage_path(entry.path)) return wrong;
-    if (item[0] == "f" && item.size() == 4 && is_text(item, 2) && item[3].is_number_unsigned()) {
+    const bool has_bytes = item[0] == "f" || item[0] == "i";
+    if (has_bytes && item.size() == 4 && is_text(item, 2) && item[3].is_number_unsigned()) {
+      if (item[0] == "i") entry.kind = StageEntry::Kind::image;
       entry.sha256 = item[2];
       entry.bytes = item[3];
       if (!container::is_sha256(entry.sha256)) return wrong;

@@ -14,15 +14,16 @@ inline constexpr size_t kStagePartBytes = 512u << 10;        ///< of one stage_p
 inline constexpr uint64_t kStageListBytesMax = 256u << 20;   ///< a million files
 
 struct StageEntry {
-  enum class Kind { file, link, folder };
+  enum class Kind { file, link, folder, image };  ///< image: a file for the node's image store, not below the root
   Kind kind = Kind::file;
   std::string path;    ///< absolute and normal, on the launcher's machine; on the node below the run's root
-  std::string sha256;  ///< of a file
+  std::string sha256;  ///< of a file or image
   uint64_t bytes = 0;
   std::string target;  ///< of a symbolic link
 };
 
-/// JSON: [["f", path, sha256, bytes], ["l", path, target], ["d", path], ...]
+/// JSON: [["f", path, sha256, bytes], ["l", path, target], ["d", path],
+/// ["i", path, sha256, bytes], ...]
 std::string to_text(const std::vector<StageEntry>& entries);
 /// Errors: corrupt.
 Result<std::vector<StageEntry>> stage_list_from_text(const std::string& text);

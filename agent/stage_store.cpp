@@ -179,7 +179,7 @@ void StageStore::discard(const std::string& sha256, int damaged) {
   const UniqueFd lock = lock_store(folder_);
   struct stat info {};
   if (fstat(damaged, &info) != 0) return;
-  for (const std::string& name : {folder_ + "/objects/" + sha256, pinned(sha256)}) {
+  for (const std::string& name : {folder_ + "/objects/" + sha256, images_of(folder_) + "/" + sha256, pinned(sha256)}) {
     if (is_file(name, info)) unlink(name.c_str());
   }
 }
@@ -234,6 +234,27 @@ Status StageStore::place_link(const std::string& target, const std::string& path
 }
 
 Status StageStore::place_folder(const std::string& path) { return make_folders(root() + path); }
+
+Status StageStore::place_image(const std::string& sha256) {
+  const std::string images = images_of(folder_), place = images + "/" + sha256;
+  const Status ours = container::make_private_folder(images, "the store of staged images", "remove it");
+  if (!ours) return ours;
+  const UniqueFd lock = lock_store(folder_);
+  // Another run may have made its own copy the object (F4) or have thrown this one out as damaged.
+  const std::string object = folder_ + "/objects/" + sha256;
+  struct stat info {};
+  if (lstat(object.c_str(), &info) != 0) {
+    if (link(pinned(sha256).c_str(), object.c_str()) != 0 || lstat(object.c_str(), &info) != 0) {
+      return cannot("link " + pinned(sha256) + " as", object, errno);
+    }
+  }
+  if (is_file(place, info)) return {};
+  const std::string beside = object + ".part." + random_name();  // remove_parts() knows it if we die in between
+  if (link(object.c_str(), beside.c_str()) == 0 && rename(beside.c_str(), place.c_str()) == 0) return {};
+  const int error = errno;
+  unlink(beside.c_str());
+  return cannot("link " + object + " as", place, error);
+}
 
 void StageStore::leave() {
   member_.reset();

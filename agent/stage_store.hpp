@@ -2,6 +2,7 @@
 //
 //   <folder>/lock                      held for moments, by whoever changes what is below
 //   <folder>/objects/<sha256>          a whole file; <sha256>.part.<random> is on its way
+//   <folder>/images/<sha256>           hard link to an object that is a container's image; see images_of()
 //   <folder>/runs/<run>/lock           shared by the agents of a run on this machine
 //   <folder>/runs/<run>/pins/<sha256>  hard link to an object, which is not removed while it has one
 //   <folder>/runs/<run>/root/<path>    what ranks see: hard links below their absolute paths on the launcher's machine
@@ -14,6 +15,8 @@
 //       next agent that opens the store removes it, and parts that nobody writes any more.
 //   F4  Runs that stage the same file at once do not wait for each other: each writes a part of its own, and what has
 //       been renamed last is the object; the others keep what they have pinned. Of a run's own agents the first counts.
+//   F5  Images are a cache: an object that has a link in images/ is not removed with a run. It is there for the next
+//       job that names its digest, and hashed again before it is used.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +51,9 @@ class StageStore {
 
   /// <folder>/runs/<run>/root
   static std::string root_of(const std::string& folder, const std::string& run);
+  /// <folder>/images: the image store (container/image_store.hpp) of containers whose image was staged. It is on one
+  /// file system with the objects, so no image is there twice.
+  static std::string images_of(const std::string& folder) { return folder + "/images"; }
   std::string root() const { return root_of(folder_, run_); }
 
   /// True if the object is there; it is pinned then. Its bytes are not looked at.
@@ -66,6 +72,8 @@ class StageStore {
   Status place_object(const std::string& sha256, const std::string& path);
   Status place_link(const std::string& target, const std::string& path);
   Status place_folder(const std::string& path);
+  /// Puts a pinned object into the image store, where it outlives the run.
+  Status place_image(const std::string& sha256);
 
   /// Leaves the run; see leave_stage().
   void leave();

@@ -113,23 +113,45 @@ Result<StagedImage> verified_copy(const Container& container, const std::string&
   return StagedImage{name, true, bytes};
 }
 
+/// Runs a program with `errors` as its standard error, and writes how it ended to `result`. An agent reaps whatever
+/// children it has, so a status that waitpid() would give there may be gone: it is taken here, in a process between.
+[[noreturn]] void run_and_tell(char* const* argv, int errors, int result) {
+  dup2(errors, STDERR_FILENO);
+  dup2(result, STDERR_FILENO + 1);
+  close_range(STDERR_FILENO + 2, ~0U, 0);  // what the agent holds: locks, connections
+  const pid_t pid = fork();
+  if (pid == 0) {
+    execvp(argv[0], argv);
+    _exit(127);
+  }
+  int status = 0;
+  if (pid > 0 && waitpid(pid, &status, 0) == pid) {
+    [[maybe_unused]] const ssize_t n = write(STDERR_FILENO + 1, &status, sizeof status);
+  }
+  _exit(0);
+}
+
 /// Unpacks with tar, which refuses paths that lead out of the folder. Device nodes come from the host.
 Status unpack(const std::string& archive, const std::string& folder) {
+  struct stat info {};
+  const uint64_t bytes = stat(archive.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
   std::vector<std::string> words{"tar",   "--extract",        "--file",           archive,
                                  "--directory", folder,  "--exclude=./dev/*", "--exclude=dev/*"};
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  int errors[2];
+  int errors[2], result[2];
   if (pipe2(errors, O_CLOEXEC) < 0) return system_error("pipe", errno);
-  const pid_t pid = fork();
-  if (pid == 0) {
-    dup2(errors[1], 2);
-    execvp("tar", argv.data());
-    _exit(127);
-  }
-  ::close(errors[1]);
   const File said(errors[0]);
+  if (pipe2(result, O_CLOEXEC) < 0) {
+    ::close(errors[1]);
+    return system_error("pipe", errno);
+  }
+  const File ended(result[0]);
+  const pid_t pid = fork();
+  if (pid == 0) run_and_tell(argv.data(), errors[1], result[1]);
+  ::close(errors[1]);
+  ::close(result[1]);
   if (pid < 0) return system_error("starting tar", errno);
   std::string text;
   char buffer[4096];
@@ -137,10 +159,12 @@ Status unpack(const std::string& archive, const std::string& folder) {
     if (text.size() < 2000) text.append(buffer, static_cast<size_t>(n));
   }
   int status = 0;
-  waitpid(pid, &status, 0);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return unavailable("tar is missing on this node");
-  return unavailable("unpacking " + archive + " into " + folder + " failed: " + text.substr(0, text.find('\n')));
+  const bool told = read(ended.get(), &status, sizeof status) == sizeof status;
+  waitpid(pid, nullptr, 0);
+  if (told && WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  if (told && WIFEXITED(status) && WEXITSTATUS(status) == 127) return unavailable("tar is missing on this node");
+  return unavailable("unpacking " + archive + " of " + std::to_string(bytes) + " bytes into " + folder +
+                     " failed: " + (text.empty() ? "tar was killed" : text.substr(0, text.find('\n'))));
 }
 
 /// "<store>/<name>.root". Requires the lock.
@@ -155,13 +179,23 @@ Result<std::string> unpacked(const std::string& archive, const std::string& stor
   return folder;
 }
 
-/// What staging of this image has left half made when it was killed. Requires the lock: whoever had it has ended.
+File open_lock(const std::string& store, const std::string& name) {
+  return File(open((store + "/" + name + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+}
+
+/// What was left half made by who was killed, of any image that nobody stages now: it may be what fills the disk.
+/// Requires the lock of image `name`.
 void remove_halves(const std::string& store, const std::string& name) {
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(store, ignored)) {
-    const std::string file = entry.path().filename().string();
-    const bool half = file.starts_with(name + ".part.") || file.starts_with(name + ".root.part.");
-    if (half) fs::remove_all(entry.path(), ignored);
+    std::string image = entry.path().filename().string();
+    const size_t end = image.find(".part.");
+    if (end == std::string::npos) continue;
+    image.erase(end);
+    if (image.ends_with(".root")) image.resize(image.size() - 5);
+    const File lock = open_lock(store, image);
+    const bool is_free = image == name || (lock && flock(lock.get(), LOCK_EX | LOCK_NB) == 0);
+    if (is_free) fs::remove_all(entry.path(), ignored);
   }
 }
 
@@ -218,15 +252,21 @@ Result<ImageKind> image_kind(const std::string& path) {
   return bad_input(path + " is no image: neither SIF, squashfs, a tar archive nor a root folder");
 }
 
+Result<ImageKind> image_kind_for(const Container& container) {
+  const auto kind = image_kind(container.image);
+  if (!kind) return kind.error();
+  if (Status fits = check_kind(container, *kind); !fits) return fits.error();
+  return *kind;
+}
+
 std::string default_image_store() {
   const char* named = std::getenv("MDS_IMAGE_STORE");
   return named && *named ? named : "/var/tmp/mds-images-" + std::to_string(geteuid());
 }
 
 Result<StagedImage> stage_image(const Container& container, const std::string& store) {
-  const auto given = image_kind(container.image);
+  const auto given = image_kind_for(container);
   if (!given) return given.error();
-  if (Status fits = check_kind(container, *given); !fits) return fits.error();
   const bool unpacks = *given == ImageKind::tar;
   if (container.sha256.empty() && !unpacks) return StagedImage{container.image, false, 0};
   if (*given == ImageKind::folder) {
@@ -238,7 +278,7 @@ Result<StagedImage> stage_image(const Container& container, const std::string& s
   struct stat info {};
   if (stat(container.image.c_str(), &info) < 0) return cannot("look at", container.image, errno);
   const std::string name = container.sha256.empty() ? name_by_stamp(info) : container.sha256;
-  const File lock(open((store + "/" + name + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const File lock = open_lock(store, name);
   if (!lock || flock(lock.get(), LOCK_EX) < 0) return cannot("lock", store + "/" + name + ".lock", errno);
 
   remove_halves(store, name);
@@ -249,9 +289,10 @@ Result<StagedImage> stage_image(const Container& container, const std::string& s
     if (!copy) return copy;
     staged = *copy;
     // The copy is what counts: the original may have been another file a moment ago.
-    const auto kind = image_kind(staged.path);
+    Container copied = container;
+    copied.image = staged.path;
+    const auto kind = image_kind_for(copied);
     if (!kind) return kind.error();
-    if (Status fits = check_kind(container, *kind); !fits) return fits.error();
     if (*kind != ImageKind::tar) return staged;
   }
   auto folder = unpacked(staged.path, store, name);

@@ -6,7 +6,7 @@
 //   I2  The store belongs to the user alone (0700); another's or a linked folder is refused.
 //   I3  Of several jobs that stage one image at once, one copies and the others wait for it.
 //   I4  What failed half way (full disk, wrong digest, killed) leaves no file under a trusted name, and none at all
-//       once the same image is staged again.
+//       once any image is staged again.
 #pragma once
 
 #include <string>
@@ -21,6 +21,9 @@ const char* to_string(ImageKind kind);
 
 /// By its first bytes; a folder needs a bin/sh. Errors: bad_input ("is no image: ..."), unavailable (cannot be read).
 Result<ImageKind> image_kind(const std::string& path);
+
+/// image_kind() of the container's image, if its runtime can take one. Errors: also bad_input (what it needs instead).
+Result<ImageKind> image_kind_for(const Container& container);
 
 /// $MDS_IMAGE_STORE, or else /var/tmp/mds-images-<uid>.
 std::string default_image_store();

@@ -49,12 +49,7 @@ Result<std::unique_ptr<AgentBackend>> SlurmBackend::make(boost::asio::io_context
   std::unique_ptr<SlurmBackend> backend(new SlurmBackend(io, options, std::move(on_ended)));
   const auto srun = program_in_path("srun");
   if (!srun) return srun.error().within("job.backend = \"slurm\"");
-  const auto text = output_of({*srun, "--version"});
-  if (!text) return text.error();
-  const auto version = slurm::parse_version(*text);
-  if (!version) return version.error();
   backend->srun_ = *srun;
-  backend->version_ = *version;
   return std::unique_ptr<AgentBackend>(std::move(backend));
 }
 
@@ -100,7 +95,7 @@ size_t SlurmBackend::component_of(int node) const {
   return n;
 }
 
-Result<ChildSpec> SlurmBackend::srun(const std::vector<int>& nodes) const {
+ChildSpec SlurmBackend::srun(const std::vector<int>& nodes) const {
   slurm::StepSpec step;
   for (const int node : nodes) step.hosts.push_back(options_.hosts.at(static_cast<size_t>(node)));
   step.program = options_.agent_program;
@@ -111,11 +106,10 @@ Result<ChildSpec> SlurmBackend::srun(const std::vector<int>& nodes) const {
     step.gpus_per_node = options_.components[component].gpus_per_node;
     if (options_.components.size() > 1) step.component = static_cast<int>(component);
   }
-  const auto words = slurm::srun_arguments(step, version_);
-  if (!words) return words.error();
+  const std::vector<std::string> words = slurm::srun_arguments(step);
   ChildSpec spec;
   spec.argv = {srun_};
-  spec.argv.insert(spec.argv.end(), words->begin(), words->end());
+  spec.argv.insert(spec.argv.end(), words.begin(), words.end());
   for (const auto& [name, value] : slurm::srun_environment(as_map(own_environment()))) {
     spec.environment.push_back(name + "=" + value);
   }
@@ -131,14 +125,13 @@ void SlurmBackend::start_group(const std::vector<int>& nodes) {
   const auto fail = [&](const Error& error) {
     for (const int node : nodes) end_later(node, "was not started: " + error.message);
   };
-  auto spec = srun(nodes);
-  if (!spec) return fail(spec.error());
+  ChildSpec spec = srun(nodes);
   bootstrap.node_from = "SLURM_PROCID";
   bootstrap.nodes = ranges(nodes);
   bootstrap.lifeline = true;
-  spec->input = agent::to_line(bootstrap);
-  if (spec->input.size() > agent::kBootstrapBytesMax) return fail(internal("the bootstrap line is too long"));
-  auto child = Child::start(io_, *spec, [this, group](const std::string& how) { end_group(group, how); });
+  spec.input = agent::to_line(bootstrap);
+  if (spec.input.size() > agent::kBootstrapBytesMax) return fail(internal("the bootstrap line is too long"));
+  auto child = Child::start(io_, spec, [this, group](const std::string& how) { end_group(group, how); });
   if (!child) return fail(child.error());
   group->child = std::move(*child);
 }
@@ -148,8 +141,16 @@ void SlurmBackend::end_group(std::list<Group>::iterator group, const std::string
   const std::set<int> ended = std::move(group->alive);
   groups_.erase(group);
   const std::string last = last_line_of(log_path());
-  const std::string words = "ended with its srun, which " + how + (last.empty() ? "" : ": " + last);
+  std::string words = "ended with its srun, which " + how + (last.empty() ? "" : ": " + last);
+  if (!any_joined_) words += why_nobody_came();
   for (const int node : ended) on_ended_(node, words);
+}
+
+/// Asked only now, as the answer takes a process and some milliseconds, and nearly always is the same.
+std::string SlurmBackend::why_nobody_came() const {
+  const auto text = output_of({srun_, "--version"});
+  const Status known = text ? slurm::check_version(*text) : Status{};
+  return known ? "" : " (" + known.error().message + ")";
 }
 
 void SlurmBackend::end_later(int node, const std::string& how) {

@@ -21,7 +21,7 @@ namespace mds::launcher {
 
 class SlurmBackend : public AgentBackend {
  public:
-  /// Errors: bad_input (no srun in PATH, too old a Slurm).
+  /// Errors: bad_input (no srun in PATH).
   static Result<std::unique_ptr<AgentBackend>> make(boost::asio::io_context& io, const BackendOptions& options,
                                                     EndedHandler on_ended);
   /// Ends every group and waits for its program's end.
@@ -29,6 +29,7 @@ class SlurmBackend : public AgentBackend {
 
   Status start_agent(const agent::Bootstrap& bootstrap) override;
   void kill_agent(int node) override;
+  void joined(int /*node*/) override { any_joined_ = true; }
   void disconnected(int node) override;
 
  private:
@@ -41,10 +42,11 @@ class SlurmBackend : public AgentBackend {
       : io_(io), options_(std::move(options)), on_ended_(std::move(on_ended)) {}
 
   size_t component_of(int node) const;
-  Result<ChildSpec> srun(const std::vector<int>& nodes) const;
+  ChildSpec srun(const std::vector<int>& nodes) const;
   void flush();
   void start_group(const std::vector<int>& nodes);
   void end_group(std::list<Group>::iterator group, const std::string& how);
+  std::string why_nobody_came() const;
   void end_later(int node, const std::string& how);
   std::list<Group>::iterator group_of(int node);
   std::string log_path() const;
@@ -53,7 +55,7 @@ class SlurmBackend : public AgentBackend {
   BackendOptions options_;
   EndedHandler on_ended_;
   std::string srun_;
-  slurm::Version version_;
+  bool any_joined_ = false;
   std::map<int, agent::Bootstrap> pending_;
   bool flush_posted_ = false;
   std::list<Group> groups_;

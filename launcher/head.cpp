@@ -240,6 +240,7 @@ void Head::start_agent(int node) {
   bootstrap.node = node;
   bootstrap.run_folder = options_.backend_options.run_folder;
   bootstrap.discover = gathering_;
+  bootstrap.discover_gpus = gathering_ && options_.gpus;
   bootstrap.agent_sha256 = options_.backend_options.agent_copy.sha256;
   bootstrap.signals_to_head = options_.preempt_on_term && options_.backend == Backend::slurm;
   if (Status s = backend_->start_agent(bootstrap); !s) on_process_ended(node, s.error().message);

@@ -42,6 +42,7 @@ struct HeadOptions {
   std::function<double()> utilization_per_token{};  ///< see RunTitle; asked once the machines are known
   std::chrono::milliseconds silence_limit{15'000};  ///< without a heartbeat, then an agent is given up
   bool gather = false;                     ///< agents come first and bring their machines: gather(), then settle()
+  bool gpus = false;                       ///< with `gather`: machines with their GPUs
   /// The stage_part that answers an agent's stage_ask.
   std::function<nlohmann::json(const nlohmann::json& ask)> stage_part{};
   /// The ranks of one node in one attempt; `master_port` was free on this machine a moment ago.

@@ -215,7 +215,8 @@ std::vector<Row> launch_rows() {
             "Variables of your environment that ranks inside see; \"WANDB_*\" for all that begin so.")
           .at(MDS_FIELD(container.inherit)),
       boolean("container.read_only", "Mount the image read-only.").at(MDS_FIELD(container.read_only)),
-      text("container.working_dir", "Folder inside that ranks start in; default: the run folder.")
+      text("container.working_dir",
+           "Folder inside that ranks start in; default: the run folder, with [stage] the copy of the working folder.")
           .at(MDS_FIELD(container.working_dir)),
       texts("container.runtime_options", "Options passed to the runtime as they are.")
           .at(MDS_FIELD(container.runtime_options)),
@@ -228,8 +229,8 @@ std::vector<Row> stage_rows() {
   return {
       boolean("stage.enabled",
               "The nodes share no files with this machine: send them mdsagent (by srun or scp), then over the agents' "
-              "connections mdstrain with its libraries and data, or the files that payload.command names, and "
-              "stage.files. Each is verified by its SHA-256 on every node before a rank starts.")
+              "connections mdstrain with its libraries and data, or the files that payload.command names, "
+              "container.image, and stage.files. Each is verified by its SHA-256 on every node before a rank starts.")
           .at(MDS_FIELD(stage.enabled)),
       texts("stage.files", "Further files and folders that ranks read; relative to the job file.")
           .at(MDS_FIELD(stage.files)),

@@ -44,9 +44,11 @@ void resolve_stage(JobDraft& draft) {
     draft.report("stage.enabled", "stage.enabled: not every mpirun can copy a program to a node; use job.backend = "
                                   "\"ssh\" or \"slurm\", or install mdsagent on every node and leave [stage] out");
   }
-  if (job.container.runtime != container::Runtime::none) {
-    draft.report("stage.enabled", "stage.enabled does not reach into containers yet: put the files into the image, and "
-                                  "the image on every node");
+  std::error_code ignored;
+  const bool contained = job.container.runtime != container::Runtime::none && !draft.is_bad("container.image");
+  if (contained && fs::is_directory(job.container.image, ignored)) {
+    draft.report("container.image", "container.image: " + job.container.image + " is a folder, and stage.enabled sends "
+                                    "files: pack it (tar -C FOLDER -cf image.tar .), or build a SIF or squashfs file");
   }
 }
 

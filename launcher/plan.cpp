@@ -10,6 +10,7 @@
 #include "launcher/plan_container.hpp"
 #include "launcher/plan_cost.hpp"
 #include "launcher/plan_environment_nccl.hpp"
+#include "launcher/stage_plan.hpp"
 
 namespace mds::launcher {
 namespace {
@@ -67,6 +68,16 @@ void add_rank(Environment& env, const RankPlacement& placed) {
   env["OMP_NUM_THREADS"] = std::to_string(std::max(1, placed.cores));
 }
 
+// What MPI libraries must be told where several nodes of a job are one machine. Open MPI's "netlink" asks the kernel
+// for the route from one node to the other and finds no interface, since both addresses are local; each node's
+// container has processes of its own, into which UCX may not look. What the user exported goes before.
+void add_neighbours(Environment& env, const Environment& exported) {
+  for (const auto& [name, value] : {std::pair("OMPI_MCA_reachable", "weighted"), {"UCX_POSIX_USE_PROC_LINK", "n"}}) {
+    const auto own = exported.find(name);
+    env[name] = own != exported.end() ? own->second : value;
+  }
+}
+
 // What the user exported himself goes before the plan's tuning, as under torchrun; but not before "lo".
 void prefer_own(Environment& env, const Environment& exported, bool local) {
   for (auto& [name, value] : env) {
@@ -92,6 +103,7 @@ PlannedNode plan_node(const Job& job, const topology::Cluster& cluster, const La
   base["CUDA_VISIBLE_DEVICES"] = visible_devices(machine, plan.placement.ranks, node);
   base["MDS_HOST_ADDRESS"] = local ? "127.0.0.1" : machine.host;
   base.insert(nccl.of_node(node_rank).begin(), nccl.of_node(node_rank).end());
+  if (plan.mpi && local && plan.placement.nodes.size() > 1) add_neighbours(base, plan.base_env);
   if (job.netns) {
     base["MDS_HOST_ADDRESS"] = NodeNetworks::address(node.node);
     base["NCCL_SOCKET_IFNAME"] = base["GLOO_SOCKET_IFNAME"] = NodeNetworks::kInterface;
@@ -134,7 +146,7 @@ Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, c
   LaunchPlan plan;
   plan.grid = *grid;
   plan.base_env = let_in(job, inputs.base_env);
-  auto container = job_container(job, inputs.run_folder);
+  auto container = job_container(job, inputs.run_folder, inputs.stage);
   if (!container) return container.error();
   plan.container = *std::move(container);
   plan.mpi = !job.payload.empty() && job.payload_mpi;
@@ -157,6 +169,7 @@ Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, c
     plan.nodes.push_back(plan_node(job, cluster, plan, inputs, nccl, local, node_rank));
   }
   std::sort(plan.nodes.begin(), plan.nodes.end(), [](auto& a, auto& b) { return a.node < b.node; });
+  if (inputs.stage) move_to_nodes(*inputs.stage, plan);
   return plan;
 }
 
@@ -169,13 +182,11 @@ agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, 
   start.ranks = planned->ranks;
   start.container = plan.container;
   start.mpi = plan.mpi;
-  for (agent::RankSpec& spec : start.ranks) {
-    spec.env["MASTER_ADDR"] = master_addr;
-    spec.env["MASTER_PORT"] = std::to_string(master_port);
-    spec.env["TORCHELASTIC_RESTART_COUNT"] = std::to_string(attempt == 0 ? 0 : attempt - 1);
-    spec.env["MDS_ATTEMPT"] = std::to_string(attempt);
-    spec.env.insert(plan.base_env.begin(), plan.base_env.end());  // insert() keeps what the plan has set
-  }
+  start.env = plan.base_env;
+  start.env["MASTER_ADDR"] = master_addr;
+  start.env["MASTER_PORT"] = std::to_string(master_port);
+  start.env["TORCHELASTIC_RESTART_COUNT"] = std::to_string(attempt == 0 ? 0 : attempt - 1);
+  start.env["MDS_ATTEMPT"] = std::to_string(attempt);
   return start;
 }
 

@@ -28,12 +28,15 @@ struct LaunchPlan {
   std::map<std::string, std::string> files;     ///< to be in the run folder before a rank starts: path there -> content
 };
 
+struct StagePlan;
+
 struct PlanInputs {
   std::string run_folder;       ///< absolute
   std::string trainer_program;  ///< absolute path of mdstrain
   std::string run_id;
   std::map<std::string, std::string> base_env;  ///< the user's environment, passed on (see inherited_environment())
   std::string working_dir;                      ///< of every rank; empty: the agent's
+  const StagePlan* stage = nullptr;             ///< what is sent to the nodes, if anything is
 };
 
 /// "rank-00003.log", in the run folder's logs/.
@@ -43,7 +46,7 @@ std::string rank_log_name(int rank);
 /// and, on several machines, NCCL_* and GLOO_* go before the plan's. Errors: infeasible.
 Result<LaunchPlan> make_plan(const Job& job, const topology::Cluster& cluster, const PlanInputs& inputs);
 
-/// The `start` message's content of one node in one attempt: merges base_env under each rank's variables and adds
+/// The `start` message's content of one node in one attempt: puts base_env under the ranks' variables and adds
 /// TORCHELASTIC_RESTART_COUNT, MASTER_ADDR, MASTER_PORT and MDS_ATTEMPT. Requires a node (index into Cluster::nodes)
 /// that has ranks; attempts count from 1.
 agent::NodeStart node_start(const LaunchPlan& plan, int node, uint32_t attempt, const std::string& master_addr,

@@ -4,6 +4,7 @@
 
 #include "container/command_line.hpp"
 #include "container/runtimes.hpp"
+#include "launcher/stage_plan.hpp"
 
 namespace mds::launcher {
 namespace {
@@ -25,6 +26,29 @@ void bind_in_place(Container& container, const std::string& path, bool read_only
   if (!path.empty() && !covered) container.binds.push_back({path, path, read_only});
 }
 
+/// What mdstrain reads.
+void bind_inputs(const trainer::TrainerConfig& trainer, Container& container) {
+  for (const trainer::DataSource& source : trainer.data.sources) {
+    // Of Megatron's data sets the path is a prefix of two files.
+    const bool prefix = trainer.data.format == trainer::DataFormat::megatron;
+    bind_in_place(container, prefix ? source.path.substr(0, source.path.rfind('/')) : source.path, true);
+  }
+  bind_in_place(container, trainer.model.from_pretrained, true);
+  bind_in_place(container, trainer.checkpoint.load, true);
+}
+
+/// The image, the folder of all that was staged, and what the job file says of files that were.
+void take_staged(const StagePlan& stage, Container& container) {
+  container.image = stage.image_on_node(container.sha256);
+  for (Bind& bind : container.binds) bind.source = stage.outside(bind.source);
+  container.binds.push_back({stage.node_root, stage.root, false});
+  for (auto& [name, value] : container.env) {
+    if (value.starts_with('/')) value = stage.on_node(value);
+  }
+  const std::string& given = container.working_dir;
+  container.working_dir = given.empty() ? stage.root + stage.working_dir : stage.on_node(given);
+}
+
 bool matches(const std::string& name, const std::string& pattern) {
   if (pattern.empty() || pattern.back() != '*') return name == pattern;
   return name.compare(0, pattern.size() - 1, pattern, 0, pattern.size() - 1) == 0;
@@ -32,19 +56,17 @@ bool matches(const std::string& name, const std::string& pattern) {
 
 }  // namespace
 
-Result<Container> job_container(const Job& job, const std::string& run_folder) {
+Result<Container> job_container(const Job& job, const std::string& run_folder, const StagePlan* stage) {
   Container container = job.container;
   if (container.runtime == Runtime::none) return Container{};
   container.gpus = job.device == topology::DeviceKind::cuda;
-  bind_in_place(container, run_folder, false);
+  if (stage) {
+    if (Status fine = container::check(container, {stage->root}); !fine) return fine.error();  // the job's own binds
+    take_staged(*stage, container);
+  }
+  if (!stage || stage->shares_run_folder) bind_in_place(container, run_folder, false);
   if (job.payload.empty()) {
-    for (const trainer::DataSource& source : job.trainer.data.sources) {
-      // Of Megatron's data sets the path is a prefix of two files.
-      const bool prefix = job.trainer.data.format == trainer::DataFormat::megatron;
-      bind_in_place(container, prefix ? source.path.substr(0, source.path.rfind('/')) : source.path, true);
-    }
-    bind_in_place(container, job.trainer.model.from_pretrained, true);
-    bind_in_place(container, job.trainer.checkpoint.load, true);
+    if (!stage) bind_inputs(job.trainer, container);
     bind_in_place(container, job.trainer.zero.nvme_path, false);
   }
   if (container.working_dir.empty()) container.working_dir = run_folder;

@@ -10,10 +10,14 @@
 
 namespace mds::launcher {
 
-/// The job's container with the run folder (writable), the output folder of restarts, data, checkpoint and model paths
-/// (read-only) bound where they are on the host, and GPUs as the job has them. Runtime none: an empty one.
-/// Errors: bad_input (container::check).
-Result<container::Container> job_container(const Job& job, const std::string& run_folder);
+struct StagePlan;
+
+/// The job's container with the run folder (writable), data, checkpoint and model paths (read-only) bound where they
+/// are on the host, and GPUs as the job has them. With `stage` the image is the node's staged one, what was staged is
+/// bound as one folder, and the run folder only where nodes see it. Runtime none: an empty one. Errors: bad_input
+/// (container::check).
+Result<container::Container> job_container(const Job& job, const std::string& run_folder,
+                                           const StagePlan* stage = nullptr);
 
 /// Of the user's environment what container.inherit lets in; all of it without a container.
 std::map<std::string, std::string> let_in(const Job& job, const std::map<std::string, std::string>& environment);

@@ -33,7 +33,8 @@ const std::vector<RankVariable>& rank_variables() {
       {"MDS_PP_RANK", "Coordinate on the pipeline axis."},
       {"MDS_DP_RANK", "Coordinate on the data axis."},
       {"MDS_CP_RANK", "Coordinate on the context axis."},
-      {"MDS_STAGED", "With [stage]: the folder below which this node has its copies, each at its own absolute path."},
+      {"MDS_STAGED", "With [stage]: the folder below which this node has its copies, each at its own absolute path; in "
+                     "a container /tmp/mds-staged."},
       {"MDS_HOST_ADDRESS", "Address of this node for connections between ranks."},
       {"MDS_CONTROL_FD", "Connected socket to the agent (trainer and programs that link our rank library)."},
       {"MDS_BEAT_FD", "Shared page for the heartbeat."},
@@ -50,6 +51,10 @@ const std::vector<RankVariable>& rank_variables() {
        false},
       {"NCCL_CROSS_NIC", "\"0\" on a rail-optimised fabric.", false},
       {"NCCL_TOPO_FILE", "The recorded topology, where a virtual machine hides its own.", false},
+      {"OMPI_MCA_reachable",
+       "\"weighted\" where MPI programs run on several nodes that are one machine: Open MPI looks for no route.",
+       false},
+      {"UCX_POSIX_USE_PROC_LINK", "\"n\" there: each node's container has processes of its own.", false},
   };
   return variables;
 }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <random>
@@ -111,11 +112,12 @@ Status finish_stage(const Job& job, Prepared& run, View& view) {
   entries.insert(entries.end(), more->begin(), more->end());
   const std::vector<agent::StageEntry> folders = list_folders(*run.stage);
   entries.insert(entries.end(), folders.begin(), folders.end());
-  const std::string programs = run.stage->root + std::filesystem::path(run.agent_program).parent_path().string();
+  const std::string programs = run.stage->node_root + std::filesystem::path(run.agent_program).parent_path().string();
   run.stage_source.emplace(job.stage, run.inputs.run_id, programs, entries);
   view.news("staging " + std::to_string(run.stage_source->files()) + " files, " +
             human_count(static_cast<double>(run.stage_source->bytes())) + "B, to " + job.stage.folder +
-            (job.nodes > 1 ? " on each node" : " on the node"));
+            (job.nodes > 1 ? " on each node" : " on the node") +
+            (run.stage->image.empty() ? "" : "; the image only where it is not yet"));
   return {};
 }
 
@@ -126,7 +128,8 @@ Status check_sharing(const Job& job, const std::vector<int>& blind_nodes, Prepar
   const std::string node = "node " + std::to_string(blind_nodes.front()) + " (" +
                            job.node_names[static_cast<size_t>(blind_nodes.front())] + ") does not see the run folder " +
                            run.folder.path();
-  if (!job.payload.empty()) return {};  // it may need nothing of it
+  const bool contained = job.container.runtime != container::Runtime::none;  // then the run folder is bound
+  if (!job.payload.empty() && (job.stage.enabled || !contained)) return {};   // it may need nothing of it
   if (!job.stage.enabled) {
     return bad_input(node + ": put job.output_dir, and all that the job names, on a file system that the nodes share, "
                             "or have it sent to them: stage.enabled = true");
@@ -144,13 +147,14 @@ Status decide(Job& job, Prepared& run) {
   Result<Job> settled = settle_layout(job, run.cluster);
   if (!settled) return settled.error();
   job = *std::move(settled);
-  Result<LaunchPlan> plan = make_plan(job, run.cluster, run.inputs);
-  if (!plan) return plan.error();
-  run.plan = *std::move(plan);
+  PlanInputs inputs = run.inputs;
   if (run.stage) {
     run.stage->shares_run_folder = run.shares_run_folder;
-    move_to_nodes(*run.stage, run.plan);
+    inputs.stage = &*run.stage;
   }
+  Result<LaunchPlan> plan = make_plan(job, run.cluster, inputs);
+  if (!plan) return plan.error();
+  run.plan = *std::move(plan);
   if (run.stage || run.shares_run_folder) return {};
   for (PlannedNode& node : run.plan.nodes) {
     for (agent::RankSpec& rank : node.ranks) rank.log_path.clear();  // the head writes it
@@ -199,6 +203,12 @@ Result<Prepared> prepare(Job& job, const RunOptions& options) {
     auto entries = list_files(run.stage->sources, job.output_dir);
     if (!entries) return entries.error();
     run.stage_entries = *std::move(entries);
+    auto image = list_image(job.container);
+    if (!image) return image.error();
+    for (const agent::StageEntry& entry : *image) {
+      job.container.sha256 = entry.sha256;
+      run.stage_entries.push_back(entry);
+    }
   }
   if (gathers(job)) {
     if (job.stage.enabled) {
@@ -229,12 +239,11 @@ bool has_finished(const LoggedRun& earlier) {
   return supervisor.state().state == State::ended && supervisor.state().exit_code == kExitFinished;
 }
 
-/// Everything that was asked for and decided.
+/// What was asked for, and what ranks read.
 Status write_down(const Job& job, const Prepared& run) {
   const RunFolder& folder = run.folder;
   if (run.earlier) unlink(folder.file("report.json").c_str());  // it says how the run ended, which it has not any more
   if (Status s = folder.write("job.toml", job.resolved_toml); !s) return s;
-  if (Status s = folder.write("plan.json", to_json(run.plan, job, run.cluster).dump(1) + "\n"); !s) return s;
   if (job.payload.empty()) {
     trainer::TrainerConfig config = job.trainer;
     config.checkpoint.folder = folder.file("checkpoints");
@@ -246,9 +255,14 @@ Status write_down(const Job& job, const Prepared& run) {
     std::filesystem::create_directories(std::filesystem::path(folder.file(name)).parent_path(), ignored);
     if (Status s = folder.write(name, content); !s) return s;
   }
-  const std::string svg = topology::placement_svg(run.cluster, run.plan.placement, run.plan.grid);
-  if (Status s = folder.write("placement.svg", svg); !s) return s;
   return folder.link_latest();
+}
+
+/// What was decided, for people and tools. With thousands of ranks it takes a while, and no rank waits for it.
+Status write_plan(const Job& job, const Prepared& run) {
+  const RunFolder& folder = run.folder;
+  if (Status s = folder.write("plan.json", to_json(run.plan, job, run.cluster).dump(1) + "\n"); !s) return s;
+  return folder.write("placement.svg", topology::placement_svg(run.cluster, run.plan.placement, run.plan.grid));
 }
 
 SupervisorConfig supervisor_config(const Job& job, const RunOptions& options, const Prepared& run) {
@@ -307,6 +321,7 @@ HeadOptions head_options(const Job& job, const RunOptions& options, const Prepar
     return run.stage_source ? run.stage_source->part(ask) : json{{"error", "nothing is staged"}};
   };
   head.gather = gathers(job);
+  head.gpus = job.device == topology::DeviceKind::cuda;  // a CPU job does not wait for the GPU library
   head.node_start = node_starts(job, options, run);
   return head;
 }
@@ -419,11 +434,17 @@ RunReport begin_report(const Job& job, const RunOptions& options, const Prepared
   return report;
 }
 
-/// The address opens the page to whoever reads it, so it goes to a terminal, not into a log that others may read.
-void tell_web(const HeadWeb& web, const RunFolder& folder, View& view, bool terminal) {
+/// How to get at this run. The page's address opens it to whoever reads it, so it goes to a terminal, not into a log
+/// that others may read.
+void tell_ways_in(const HeadWeb& web, const Prepared& run, View& view) {
   for (const std::string& problem : web.problems()) view.warning(problem);
-  if (web.page_address().empty()) return;
-  view.news("web page " + (terminal ? web.page_address() : "at the address in " + folder.file("web.url")));
+  if (!web.page_address().empty()) {
+    const bool terminal = isatty(STDOUT_FILENO) != 0;
+    view.news("web page " + (terminal ? web.page_address() : "at the address in " + run.folder.file("web.url")));
+  }
+  if (!run.networks) return;
+  view.news("each node has a network of its own; cut node N off: nsenter --net --target " + std::to_string(getpid()) +
+            " ip link set nodeN down");
 }
 
 std::string host_of(const Job& job, int node) {
@@ -457,7 +478,9 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   // Phase 3, on several machines: agents come up, bring their machines, and the plan is made of those.
   Subreaper subreaper;
   std::unique_ptr<Head> head;
+  std::future<Status> plan_written;
   const auto leave = [&](const Error& error, int exit_code, const std::string& lost_host = "") {
+    if (plan_written.valid()) plan_written.wait();
     const SignalsHeld held;
     head.reset();
     subreaper.end_all();
@@ -484,6 +507,7 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
   }
 
   // Phase 5: ranks, attempts, until the supervisor says that the run has ended.
+  plan_written = std::async(std::launch::async, write_plan, std::cref(job), std::cref(*run));
   if (head) {
     const Status settled =
         head->settle(supervisor_config(job, options, *run), node_starts(job, options, *run), record.observer());
@@ -495,12 +519,9 @@ RunEnd run_job(const Job& asked, const RunOptions& options) {
     }
     head = *std::move(opened);
   }
-  tell_web(head->web(), run->folder, view, isatty(STDOUT_FILENO) != 0);
-  if (run->networks) {
-    view.news("each node has a network of its own; cut node N off: nsenter --net --target " + std::to_string(getpid()) +
-              " ip link set nodeN down");
-  }
+  tell_ways_in(head->web(), *run, view);
   const int exit_code = head->run();
+  if (const Status written = plan_written.get(); !written) view.warning(written.error().message);
   const double seconds = std::chrono::duration<double>(head->now()).count();
   const std::string lost_host = host_of(job, head->state().lost_node);
 

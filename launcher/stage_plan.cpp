@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "agent/stage_store.hpp"
+#include "container/image_store.hpp"
 #include "container/sha256.hpp"
 #include "launcher/backend_child.hpp"
 
@@ -42,13 +43,15 @@ size_t path_in(const std::string& word) {
   return word.starts_with('/') || equals == std::string::npos ? 0 : equals + 1;
 }
 
-/// Programs and files in a command; folders must be listed, or "." would take all that lies here.
+/// Programs and files in a command; folders must be listed, or "." would take all that lies here. With an image
+/// absolute paths are the image's: what this machine has there is something else.
 void add_words(const std::vector<std::string>& command, const std::string& working_dir, StagePlan& stage) {
   for (const std::string& word : command) {
     const bool by_path = &word == &command.front() && word.find('/') == std::string::npos;  // found in PATH there
     const std::string written = word.substr(path_in(word));
     const std::string path = normal(fs::path(working_dir) / written);
     std::error_code ignored;
+    if (!stage.image.empty() && written.starts_with('/') && !lies_in(path, working_dir)) continue;
     if (by_path || written.empty() || is_of_system(path) || !fs::is_regular_file(path, ignored)) continue;
     stage.sources.push_back(path);
   }
@@ -81,7 +84,7 @@ void add_if_there(const std::string& path, StagePlan& stage) {
   if (fs::exists(path, ignored)) stage.sources.push_back(normal(path));
 }
 
-Status add_trainer(const Job& job, const std::string& program, StagePlan& stage) {
+Status add_trainer_program(const Job& job, const std::string& program, StagePlan& stage) {
   if (Status added = add_with_libraries(program, stage); !added) return added;
   const fs::path folder = fs::path(program).parent_path();
   if (job.device == topology::DeviceKind::cuda) {
@@ -92,7 +95,10 @@ Status add_trainer(const Job& job, const std::string& program, StagePlan& stage)
       if (Status added = add_with_libraries(plugin, stage); !added) return added;
     }
   }
-  const trainer::TrainerConfig& trainer = job.trainer;
+  return {};
+}
+
+void add_trainer_inputs(const trainer::TrainerConfig& trainer, StagePlan& stage) {
   for (const trainer::DataSource& source : trainer.data.sources) {
     const bool is_prefix = trainer.data.format == trainer::DataFormat::megatron;
     stage.sources.push_back(normal(source.path + (is_prefix ? ".bin" : "")));
@@ -101,7 +107,6 @@ Status add_trainer(const Job& job, const std::string& program, StagePlan& stage)
   for (const std::string& path : {trainer.model.from_pretrained, trainer.checkpoint.load}) {
     if (!path.empty()) stage.sources.push_back(normal(path));
   }
-  return {};
 }
 
 Result<StageEntry> file_entry(const std::string& path) {
@@ -162,12 +167,20 @@ Status add_folder(const std::string& source, const std::string& left_out, Entrie
 
 }  // namespace
 
-std::string StagePlan::on_node(const std::string& path) const {
+std::string StagePlan::below(const std::string& top, const std::string& path) const {
   const std::string plain = normal(path);
-  if (lies_in(plain, run_folder)) return shares_run_folder ? path : root + plain;
+  if (lies_in(plain, run_folder)) return shares_run_folder ? path : top + plain;
   const bool staged = std::any_of(sources.begin(), sources.end(),
                                   [&](const std::string& source) { return lies_in(plain, source); });
-  return staged || plain == working_dir ? root + plain : path;
+  return staged || plain == working_dir ? top + plain : path;
+}
+
+std::string StagePlan::on_node(const std::string& path) const { return below(root, path); }
+
+std::string StagePlan::outside(const std::string& path) const { return below(node_root, path); }
+
+std::string StagePlan::image_on_node(const std::string& sha256) const {
+  return agent::StageStore::images_of(folder) + "/" + (sha256.empty() ? "SHA256" : sha256);
 }
 
 std::string StagePlan::word_on_node(const std::string& word) const {
@@ -178,12 +191,19 @@ std::string StagePlan::word_on_node(const std::string& word) const {
 
 Result<StagePlan> plan_stage(const Job& job, const PlanInputs& inputs, const std::string& agent_program) {
   StagePlan stage;
-  stage.root = agent::StageStore::root_of(job.stage.folder, inputs.run_id);
+  stage.folder = job.stage.folder;
+  stage.node_root = agent::StageStore::root_of(stage.folder, inputs.run_id);
+  const bool contained = job.container.runtime != container::Runtime::none;
+  stage.root = contained ? StagePlan::kRootInside : stage.node_root;
+  if (contained) stage.image = job.container.image;
   stage.working_dir = inputs.working_dir;
   stage.run_folder = inputs.run_folder;
   stage.sources = job.stage.files;
   if (job.payload.empty()) {
-    if (Status added = add_trainer(job, inputs.trainer_program, stage); !added) return added.error();
+    if (!contained) {
+      if (Status added = add_trainer_program(job, inputs.trainer_program, stage); !added) return added.error();
+    }
+    add_trainer_inputs(job.trainer, stage);
   } else {
     add_words(job.payload, inputs.working_dir, stage);
   }
@@ -210,7 +230,7 @@ void move_to_nodes(const StagePlan& stage, LaunchPlan& plan) {
         rank.env["LD_LIBRARY_PATH"] =
             folders + (given != rank.env.end() ? given->second : own != plan.base_env.end() ? own->second : "");
       }
-      rank.working_dir = stage.root + stage.working_dir;
+      if (stage.image.empty()) rank.working_dir = stage.root + stage.working_dir;
       if (!stage.shares_run_folder) rank.log_path.clear();
     }
   }
@@ -235,6 +255,22 @@ Result<std::vector<StageEntry>> list_files(const std::vector<std::string>& sourc
   }
   std::vector<StageEntry> out;
   for (auto& [path, entry] : entries) out.push_back(std::move(entry));
+  return out;
+}
+
+Result<std::vector<StageEntry>> list_image(const container::Container& container) {
+  std::vector<StageEntry> out;
+  if (container.runtime == container::Runtime::none) return out;
+  if (const auto kind = container::image_kind_for(container); !kind) return kind.error();
+  auto entry = file_entry(container.image);
+  if (!entry) return entry.error();
+  entry->kind = StageEntry::Kind::image;
+  if (!container.sha256.empty() && container.sha256 != entry->sha256) {
+    return corrupt("the image " + container.image + " has the digest " + entry->sha256 +
+                   ", but container.sha256 demands " + container.sha256 +
+                   ": fetch it again, or correct the job file if the image was rebuilt");
+  }
+  out.push_back(*std::move(entry));
   return out;
 }
 

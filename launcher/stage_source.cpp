@@ -24,7 +24,7 @@ StageSource::StageSource(const StageConfig& config, const std::string& run, cons
     : list_(agent::to_text(entries)),
       spec_{config.folder, run, container::sha256_of(list_), list_.size(), config.keep, programs} {
   for (const agent::StageEntry& entry : entries) {
-    if (entry.kind != agent::StageEntry::Kind::file) continue;
+    if (entry.sha256.empty()) continue;
     if (paths_.emplace(entry.sha256, entry.path).second) bytes_ += entry.bytes;
   }
 }

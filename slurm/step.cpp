@@ -76,12 +76,16 @@ Result<Version> parse_version(const std::string& text) {
   return version;
 }
 
-Result<std::vector<std::string>> srun_arguments(const StepSpec& step, const Version& version) {
-  if (version < kOldestVersion) {
-    char found[32];
-    std::snprintf(found, sizeof found, "%d.%02d.%d", version.year, version.month, version.patch);
-    return bad_input("Slurm " + std::string(found) + " is too old: 22.05 or newer is needed");
-  }
+Status check_version(const std::string& text) {
+  const auto version = parse_version(text);
+  if (!version) return version.error();
+  if (*version >= kOldestVersion) return {};
+  char found[32];
+  std::snprintf(found, sizeof found, "%d.%02d.%d", version->year, version->month, version->patch);
+  return bad_input("Slurm " + std::string(found) + " is too old: 22.05 or newer is needed");
+}
+
+std::vector<std::string> srun_arguments(const StepSpec& step) {
   const std::string count = std::to_string(step.hosts.size());
   std::vector<std::string> words{
       "--nodes=" + count, "--ntasks=" + count, "--ntasks-per-node=1", "--nodelist=" + fold_hosts(step.hosts),

@@ -19,6 +19,9 @@ inline constexpr Version kOldestVersion{22, 5, 0};
 /// Of "slurm 22.05.8", "slurm-wlm 24.11.1-1", as `srun --version` prints it. Errors: bad_input.
 Result<Version> parse_version(const std::string& text);
 
+/// Is the Slurm whose srun prints this new enough for srun_arguments()? Errors: bad_input, with what is needed.
+Status check_version(const std::string& text);
+
 struct StepSpec {
   std::vector<std::string> hosts;  ///< in the allocation's order; all of one component
   int component = -1;              ///< of a heterogeneous job; -1: the job is none
@@ -32,8 +35,8 @@ struct StepSpec {
 
 /// One task on each host; task i runs on hosts[i]. Every task gets all of the node that the job has, unbound, so that
 /// its program divides it; other steps may run beside it; neither a task's end nor a node's ends the others.
-/// Errors: bad_input for a version before 22.05.
-Result<std::vector<std::string>> srun_arguments(const StepSpec& step, const Version& version);
+/// Every Slurm since kOldestVersion knows all of these options.
+std::vector<std::string> srun_arguments(const StepSpec& step);
 
 /// The environment for that srun: without the SLURM_* variables by which the job's own options (tasks, CPUs, memory,
 /// binding) would change the step.

@@ -68,7 +68,8 @@ class Sentences {
 void seat(const Cluster& cluster, const PlacementRequest& request, Placement& placement) {
   std::vector<NodePlacement> machines = placement.nodes;  // virtual nodes are one
   if (request.nodes_share_machine) machines = {{0, 0, request.grid.world_size()}};
-  const auto traffic = traffic_inside(request, machines);
+  std::vector<std::vector<Exchange>> traffic(machines.size());
+  if (request.device == DeviceKind::cuda) traffic = traffic_inside(request, machines);  // it is only GPUs that it moves
   SeatPlans plans(request.device);
   Sentences sentences;
   for (size_t i = 0; i < machines.size(); ++i) {

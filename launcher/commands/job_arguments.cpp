@@ -104,8 +104,10 @@ PlanInputs sketch_inputs(const Job& job) {
 
 }  // namespace
 
-Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster) {
-  return make_plan(job, cluster, sketch_inputs(job));
+Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster, const StagePlan* stage) {
+  PlanInputs inputs = sketch_inputs(job);
+  inputs.stage = stage;
+  return make_plan(job, cluster, inputs);
 }
 
 Result<StagePlan> sketch_stage(const Job& job) {

@@ -25,7 +25,8 @@ std::string output_dir_of(const Arguments& arguments);
 int report_error(const Error& error);
 
 /// A plan as `plan` and `run --dry-run` show it: nothing is started, so that run folder and run id are placeholders.
-Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster);
+/// `stage`: of sketch_stage(), for commands and paths as they are on the nodes.
+Result<LaunchPlan> sketch_plan(const Job& job, const topology::Cluster& cluster, const StagePlan* stage = nullptr);
 /// What would be sent to its nodes, as far as that is known before they are asked. Requires stage.enabled.
 Result<StagePlan> sketch_stage(const Job& job);
 

@@ -57,15 +57,14 @@ int dry_run(const Job& asked, bool as_json) {
   const auto settled = settle_layout(asked, *cluster);
   if (!settled) return report_error(settled.error());
   const Job& job = *settled;
-  auto plan = sketch_plan(job, *cluster);
-  if (!plan) return report_error(plan.error());
   StagePlan stage;
   if (job.stage.enabled) {
     auto sketched = sketch_stage(job);
     if (!sketched) return report_error(sketched.error());
     stage = *std::move(sketched);
-    move_to_nodes(stage, *plan);
   }
+  auto plan = sketch_plan(job, *cluster, job.stage.enabled ? &stage : nullptr);
+  if (!plan) return report_error(plan.error());
   if (as_json) {
     std::printf("%s\n", to_json(*plan, job, *cluster).dump(2).c_str());
     return kExitFinished;
@@ -73,6 +72,7 @@ int dry_run(const Job& asked, bool as_json) {
   std::printf("# Would run %d ranks on %d nodes; MASTER_ADDR, MASTER_PORT and your own environment come on top.\n",
               plan->grid.world_size(), job.nodes);
   for (const std::string& path : stage.sources) std::printf("# Sent to every node: %s\n", path.c_str());
+  if (!stage.image.empty()) std::printf("# Sent to every node that has not got it: %s\n", stage.image.c_str());
   const auto container = container_text(plan->container);
   if (!container) return report_error(container.error());
   if (!container->empty()) {

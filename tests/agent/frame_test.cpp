@@ -218,6 +218,13 @@ TEST_CASE("a start message survives its journey, and a wrong one is told by its 
   REQUIRE(back.ok());
   CHECK(to_json(*back) == object);
 
+  start.env = {{"A", "0"}, {"B", "2"}};
+  start.ranks.push_back({4, 2, {"prog"}, {{"C", "3"}, {"EMPTY", ""}}, "/tmp", {}, {}, ""});
+  const auto both = node_start_from_json(to_json(start));
+  REQUIRE(both.ok());
+  CHECK(both->ranks[0].env == std::map<std::string, std::string>{{"A", "1"}, {"B", "2"}, {"EMPTY", ""}});
+  CHECK(both->ranks[1].env == std::map<std::string, std::string>{{"A", "0"}, {"B", "2"}, {"C", "3"}, {"EMPTY", ""}});
+
   const auto fault = [&](const json::json_pointer& where, const json& value) {
     json broken = object;
     broken[where] = value;

@@ -137,6 +137,36 @@ TEST_CASE("files reach a node and one below it, each asked for once above", "[ag
   CHECK(fs::is_empty(folder.path()));
 }
 
+TEST_CASE("a kept image is not asked for again, and given to who lacks it", "[agent][stage]") {
+  const TemporaryFolder folder;
+  boost::asio::io_context io;
+  Source source;
+  source.add("/home/image.sif", std::string(3 * kStagePartBytes, 'i'));
+  source.entries.back().kind = StageEntry::Kind::image;
+  const std::string sha256 = source.entries.back().sha256, content = source.contents[sha256];
+  const auto head = [&](const json& ask, Node::Reply reply) { reply(source.answer(ask)); };
+  auto first = std::make_unique<Node>(io, head);
+  first->start(source.spec(folder.path() + "/inner"));
+  run(io);
+  CHECK((first->ended && first->error.empty()));
+  CHECK(first->stage->received_bytes() > content.size());
+  first.reset();
+
+  source.asked = 0;
+  Node inner(io, head);
+  Node leaf(io, [&](const json& ask, Node::Reply reply) { inner.stage->on_ask(ask, std::move(reply)); });
+  leaf.start(source.spec(folder.path() + "/leaf"));
+  inner.start(source.spec(folder.path() + "/inner"));
+  run(io);
+  CHECK((leaf.ended && leaf.error.empty() && inner.ended && inner.error.empty()));
+  CHECK(source.asked == 1);  // the list
+  CHECK(inner.stage->received_bytes() < kStagePartBytes);
+  for (const char* node : {"/leaf", "/inner"}) {
+    CHECK(content_of(StageStore::images_of(folder.path() + node) + "/" + sha256) == content);
+    CHECK_FALSE(fs::exists(StageStore::root_of(folder.path() + node, "run") + "/home/image.sif"));
+  }
+}
+
 TEST_CASE("one flipped byte is refused, with the file and both digests", "[agent][stage]") {
   const uint64_t seed = fresh_seed();
   INFO("MDS_TEST_SEED=" << seed);

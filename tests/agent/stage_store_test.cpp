@@ -95,6 +95,34 @@ TEST_CASE("what is to be kept is there for the next run", "[agent][stage]") {
   next.leave();
 }
 
+TEST_CASE("an image outlives its run, and two runs that stage it at once agree on one", "[agent][stage]") {
+  const TemporaryFolder folder;
+  const std::string place = folder.path() + "/store", images = StageStore::images_of(place);
+  StageStore one = opened(place, "one"), two = opened(place, "two");
+  const std::string sha256 = put(one, "image");
+  REQUIRE(one.place_image(sha256).ok());
+  put(two, "image");  // it was on its way, too: this copy becomes the object
+  REQUIRE(two.place_image(sha256).ok());
+  REQUIRE(one.place_image(sha256).ok());
+  one.leave();
+  two.leave();
+  CHECK(content_of(images + "/" + sha256) == "image");
+  CHECK(fs::hard_link_count(images + "/" + sha256) == 2);  // the object is no copy of it
+  CHECK_FALSE(fs::exists(place + "/runs/one"));
+
+  StageStore next = opened(place, "next");
+  REQUIRE(*next.pin(sha256));
+  const UniqueFd damaged(open(next.pinned(sha256).c_str(), O_RDONLY));  // as if it were
+  next.discard(sha256, damaged.get());
+  CHECK_FALSE(fs::exists(images + "/" + sha256));
+  CHECK_FALSE(*next.pin(sha256));
+  put(next, "image");
+  fs::remove(place + "/objects/" + sha256);  // another run thought ill of it
+  REQUIRE(next.place_image(sha256).ok());
+  next.leave();
+  CHECK(content_of(images + "/" + sha256) == "image");
+}
+
 TEST_CASE("agents that were killed leave nothing to the next one", "[agent][stage]") {
   const TemporaryFolder folder;
   const std::string place = folder.path() + "/store";

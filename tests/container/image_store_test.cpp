@@ -1,9 +1,13 @@
 #include "container/image_store.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -157,19 +161,42 @@ TEST_CASE("A full disk is said with path and size, and leaves nothing to trust",
   CHECK(left == 0);
 }
 
-TEST_CASE("What was left half made by a killed agent goes when the image is staged again", "[container][image]") {
+TEST_CASE("What was left half made by a killed agent goes when an image is staged again", "[container][image]") {
   const Folder folder;
   const std::string image = folder / "image.sif", store = folder / "store";
   const std::string digest = make_image(image, 1000);
   REQUIRE(stage_image(with(Runtime::apptainer, image, digest), store).ok());
-  const std::string half = store + "/" + digest + ".part.4711", other = store + "/" + std::string(64, '0') + ".part.1";
+  const std::string one = store + "/" + std::string(64, '0'), other = store + "/" + std::string(64, '1');
+  const std::string half = store + "/" + digest + ".part.4711", under_way = one + ".part.1";
+  const std::string left = other + ".root.part.1";
+  const int lock = open((one + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  REQUIRE(flock(lock, LOCK_EX) == 0);
   std::ofstream(half) << "half";
-  std::ofstream(other) << "of another image, which may be under way";
+  std::ofstream(under_way) << "of another image, which somebody stages now";
+  fs::create_directory(left);
   fs::create_directory(store + "/" + digest + ".root.part.4711");
   REQUIRE(stage_image(with(Runtime::apptainer, image, digest), store).ok());
   CHECK_FALSE(fs::exists(half));
   CHECK_FALSE(fs::exists(store + "/" + digest + ".root.part.4711"));
-  CHECK(fs::exists(other));
+  CHECK(fs::exists(under_way));
+  CHECK_FALSE(fs::exists(left));
+  close(lock);
+}
+
+TEST_CASE("An archive that cannot be unpacked is no image, whoever reaps the children", "[container][image]") {
+  const Folder folder;
+  const std::string archive = folder / "image.tar", store = folder / "store";
+  std::ofstream(archive, std::ios::binary) << std::string("\x1f\x8b", 2) << "no gzip at all";
+  std::atomic<bool> done = false;
+  std::thread reaper([&] {  // as an agent does
+    while (!done) waitpid(-1, nullptr, WNOHANG);
+  });
+  bool refused = true;
+  for (int n = 0; n < 20; ++n) refused = refused && !stage_image(with(Runtime::podman, archive, ""), store).ok();
+  done = true;
+  reaper.join();
+  CHECK(refused);
+  CHECK(files_in(store, ".root") == 0);
 }
 
 TEST_CASE("Images are known by content", "[container][image]") {

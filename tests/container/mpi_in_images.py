@@ -24,9 +24,6 @@ import ssh  # noqa: E402
 
 PROGRAMS = {"openmpi-4": "Open MPI 4.1 with PMIx 4.2", "openmpi-5": "Open MPI 5.0 with PMIx 5.0",
             "mpich-4": "MPICH 4.0 with PMI 1", "mpich-5": "MPICH 5.0 with PMI 1"}
-# The two nodes are this machine, and each has a container of its own: UCX takes the other's ranks for neighbours, and
-# would open their memory by way of /proc, which the kernel allows within one container alone.
-NEIGHBOURS = ["--set", 'job.env={UCX_POSIX_USE_PROC_LINK="n"}']
 
 
 def built(launcher, program, cpu_image):
@@ -71,7 +68,7 @@ def check(launcher, wanted, cpu_image):
     image = built(launcher, program, cpu_image)
     words = {}
     for runtime, environment in wanted.items():
-        words[runtime] = container_runs.words(runtime, image, trainer="") + NEIGHBOURS
+        words[runtime] = container_runs.words(runtime, image, trainer="")
         for name in PROGRAMS:
             mpi_program.check(launcher.run(job(launcher, name), *words[runtime], extra=environment))
         again = launcher.run(job(launcher, "openmpi-4", "3", restarts=1), *words[runtime], extra=environment)

@@ -117,7 +117,7 @@ def in_a_browser(page):
     with tempfile.TemporaryDirectory(prefix="mds-chromium-") as profile:
         picture = pathlib.Path(profile) / "page.png"
         words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                 f"--user-data-dir={profile}", "--window-size=1280,1150", "--timeout=6000"]
+                 f"--user-data-dir={profile}", "--window-size=1280,1150", "--virtual-time-budget=3000"]
         done = subprocess.run([*words, "--dump-dom", page.url], text=True, capture_output=True, timeout=120)
         text = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", done.stdout, flags=re.DOTALL)
         subprocess.run([*words, f"--screenshot={picture}", page.url], capture_output=True, timeout=120)

@@ -143,8 +143,8 @@ TEST_CASE("what the user exported goes before the plan's, except where all ranks
   const LaunchPlan plan = plan_of(machines("dgx-h100 x2"), "", exported);
   CHECK(variable(plan, 3, "NCCL_IB_HCA") == "mlx5");
   const auto start = node_start(plan, 1, 1, "h", 1);
-  CHECK(start.ranks[0].env.at("NCCL_SOCKET_IFNAME") == "bond0");
-  CHECK(start.ranks[0].env.at("NCCL_DEBUG") == "INFO");
+  CHECK(start.env.at("NCCL_SOCKET_IFNAME") == "bond0");
+  CHECK(start.env.at("NCCL_DEBUG") == "INFO");
   CHECK(variable(plan_of(machines("dgx-h100"), "", exported), 0, "NCCL_SOCKET_IFNAME") == "lo");
 }
 

@@ -52,6 +52,13 @@ LaunchPlan plan_of(const Job& job, const Cluster& cluster) {
   return *plan;
 }
 
+/// As the agent puts it together.
+std::map<std::string, std::string> environment_of(const mds::agent::NodeStart& start, size_t local_rank = 0) {
+  std::map<std::string, std::string> env = start.ranks.at(local_rank).env;
+  env.insert(start.env.begin(), start.env.end());
+  return env;
+}
+
 const std::string kPayload =
     "[job]\ndevices = \"cpu\"\nnodes = 2\nranks_per_node = 2\n[payload]\ncommand = [\"true\", \"x y\"]\n";
 
@@ -67,7 +74,7 @@ TEST_CASE("every rank gets torchrun's environment") {
     REQUIRE(start.ranks.size() == 2);
     for (int local = 0; local < 2; ++local) {
       const auto& spec = start.ranks[static_cast<size_t>(local)];
-      const auto& env = spec.env;
+      const auto env = environment_of(start, static_cast<size_t>(local));
       const std::string rank = std::to_string(2 * node + local);
       CHECK(std::to_string(spec.rank) == rank);
       const std::map<std::string, std::string> expected{{"RANK", rank},
@@ -120,7 +127,7 @@ TEST_CASE("every variable of a plan is documented, and the contract is not the u
         make_plan(job, std::string(machine) == "cpu:cores=4" ? virtual_nodes(machine, 2) : machines(machine), bare);
     REQUIRE(plan.ok());
     const mds::agent::NodeStart start = node_start(*plan, 0, 1, "h", 1);
-    for (const auto& [name, value] : start.ranks[0].env) {
+    for (const auto& [name, value] : environment_of(start)) {
       INFO(name << "=" << value);
       CHECK(documented.count(name) == 1);
     }
@@ -147,10 +154,24 @@ TEST_CASE("our own environment is passed on without the contract's variables") {
 TEST_CASE("the user's job.env has the last word over tuning variables") {
   const Job job = job_of(kPayload + "[job.env]\nOMP_NUM_THREADS = \"5\"\nNCCL_SOCKET_IFNAME = \"eth7\"\n");
   const LaunchPlan plan = plan_of(job, virtual_nodes("cpu:cores=4", 2));
-  const auto env = node_start(plan, 0, 1, "127.0.0.1", 1).ranks[0].env;
+  const auto env = environment_of(node_start(plan, 0, 1, "127.0.0.1", 1));
   CHECK(env.at("OMP_NUM_THREADS") == "5");
   CHECK(env.at("NCCL_SOCKET_IFNAME") == "eth7");
   CHECK(env.at("GLOO_SOCKET_IFNAME") == "lo");
+}
+
+TEST_CASE("MPI programs on several nodes that are one machine are told so") {
+  const auto variables = [](const std::string& more, const std::string& exported = "") {
+    PlanInputs given = inputs();
+    if (!exported.empty()) given.base_env["OMPI_MCA_reachable"] = exported;
+    const auto plan = make_plan(job_of(kPayload + more), virtual_nodes("cpu:cores=4", 2), given);
+    REQUIRE(plan.ok());
+    return environment_of(node_start(*plan, 0, 1, "127.0.0.1", 1));
+  };
+  CHECK(variables("mpi = true\n").at("OMPI_MCA_reachable") == "weighted");
+  CHECK(variables("mpi = true\n").at("UCX_POSIX_USE_PROC_LINK") == "n");
+  CHECK(variables("mpi = true\n", "netlink").at("OMPI_MCA_reachable") == "netlink");
+  CHECK(variables("").count("OMPI_MCA_reachable") == 0);
 }
 
 TEST_CASE("the user's own OMP_NUM_THREADS wins over the plan's") {
@@ -158,7 +179,7 @@ TEST_CASE("the user's own OMP_NUM_THREADS wins over the plan's") {
   exported.base_env["OMP_NUM_THREADS"] = "3";
   const auto plan = make_plan(job_of(kPayload), virtual_nodes("cpu:cores=4", 2), exported);
   REQUIRE(plan.ok());
-  CHECK(node_start(*plan, 0, 1, "127.0.0.1", 1).ranks[0].env.at("OMP_NUM_THREADS") == "3");
+  CHECK(environment_of(node_start(*plan, 0, 1, "127.0.0.1", 1)).at("OMP_NUM_THREADS") == "3");
 }
 
 TEST_CASE("threads are counted in cores, not in hardware threads") {

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "container/sha256.hpp"
+#include "launcher/plan_container.hpp"
 #include "tests/agent/temporary_folder.hpp"
 #include "tests/catch.hpp"
 
@@ -20,6 +21,9 @@ void write(const std::string& path, const std::string& text) {
   fs::create_directories(fs::path(path).parent_path());
   std::ofstream(path) << text;
 }
+
+/// A file that is here, and no part of the system: this test.
+std::string program() { return fs::read_symlink("/proc/self/exe").string(); }
 
 /// A payload job in a folder of its own.
 struct Sample {
@@ -92,6 +96,62 @@ TEST_CASE("ranks get paths as they are on the nodes, and nothing else is changed
     CHECK(rank.log_path.empty() == !shares);
     CHECK_FALSE(rank.env.count("LD_LIBRARY_PATH"));
   }
+}
+
+TEST_CASE("in a container absolute paths are the image's, unless they are staged", "[stage]") {
+  Sample sample;
+  sample.job.payload = {"/bin/sh", "train.py", "--config=" + sample.home + "/config.json", "/etc/../" + program()};
+  sample.job.container.runtime = mds::container::Runtime::bubblewrap;
+  sample.job.container.image = sample.home + "/image.sif";
+  sample.job.container.sha256 = std::string(64, 'a');
+  sample.job.container.binds = {{sample.home + "/lib", "/mnt/lib", true}, {"/scratch", "/mnt/scratch", false}};
+  sample.job.container.env = {{"MODEL", sample.home + "/lib/model.py"}, {"HOME", "/tmp"}};
+  StagePlan stage = sample.plan();
+  const auto entries = list_files(stage.sources);
+  REQUIRE(entries.ok());
+  CHECK(find(*entries, sample.home + "/train.py"));
+  CHECK(find(*entries, sample.home + "/config.json"));
+  CHECK_FALSE(find(*entries, program()));
+  CHECK(stage.on_node(sample.home + "/lib/x") == "/tmp/mds-staged" + sample.home + "/lib/x");
+  CHECK(stage.on_node("/opt/x") == "/opt/x");
+  for (const bool shares : {true, false}) {
+    stage.shares_run_folder = shares;
+    const auto made = job_container(sample.job, sample.inputs.run_folder, &stage);
+    if (!made) FAIL(made.error().message);
+    const std::string root = "/var/tmp/stage/runs/run-1/root";
+    CHECK(made->image == "/var/tmp/stage/images/" + std::string(64, 'a'));
+    CHECK(made->working_dir == "/tmp/mds-staged" + sample.home);
+    CHECK(made->env.at("MODEL") == "/tmp/mds-staged" + sample.home + "/lib/model.py");
+    CHECK(made->env.at("HOME") == "/tmp");
+    std::vector<mds::container::Bind> binds = {{root + sample.home + "/lib", "/mnt/lib", true},
+                                               {"/scratch", "/mnt/scratch", false},
+                                               {root, "/tmp/mds-staged", false}};
+    if (shares) binds.push_back({sample.inputs.run_folder, sample.inputs.run_folder, false});
+    CHECK(made->binds == binds);
+  }
+}
+
+TEST_CASE("an image is staged by the digest that the job file demands, or by its own", "[stage]") {
+  Sample sample;
+  mds::container::Container& container = sample.job.container;
+  CHECK(list_image(container)->empty());
+  container.runtime = mds::container::Runtime::charliecloud;
+  container.image = sample.home + "/image.sqfs";
+  write(container.image, "hsqs and more");
+  const auto own = list_image(container);
+  REQUIRE((own.ok() && own->size() == 1));
+  CHECK(own->front().kind == StageEntry::Kind::image);
+  CHECK(own->front().sha256 == mds::container::sha256_of("hsqs and more"));
+  const auto back = mds::agent::stage_list_from_text(to_text(*own));
+  REQUIRE((back.ok() && back->size() == 1));
+  CHECK(back->front().kind == StageEntry::Kind::image);
+  container.sha256 = std::string(64, 'b');
+  const auto other = list_image(container);
+  REQUIRE_FALSE(other.ok());
+  CHECK(other.error().message.find(own->front().sha256) != std::string::npos);
+  CHECK(other.error().message.find(container.sha256) != std::string::npos);
+  container.runtime = mds::container::Runtime::podman;  // no squashfs
+  CHECK_FALSE(list_image(container).ok());
 }
 
 TEST_CASE("a working folder can be staged as a whole, without the runs in it", "[stage]") {
