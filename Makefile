@@ -27,7 +27,7 @@ setup-test:
 	@.ci/setup test
 
 bench: setup-test ## side-by-side measurements, written into docs/performance.md
-	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
+	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain mds_spawn_loop
 	@.venv/bin/python tests/bench/start.py --build $(BUILD) --write docs/performance.md
 	@.venv/bin/python tests/bench/containers.py --build $(BUILD) --write docs/performance.md
 

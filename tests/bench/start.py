@@ -10,6 +10,7 @@ three of these it is left out of the turns. With --write the tables replace thos
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import platform
@@ -35,6 +36,7 @@ TORCHRUN_RUNS = 3  # it takes seconds
 # The same options for the agents alone as mdslaunch gives srun for them.
 SRUN = ["srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--mem=0", "--export=PATH,HOME"]
 LIMIT_SECONDS = 60
+ON_SLURM = "mdslaunch, Slurm"
 HANGS_MAX = 3
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
 
@@ -50,10 +52,12 @@ def payload_job(launcher, nodes, ranks_per_node, script=("true",), restarts=0):
 class Times:
     wall_ms: float
     cpu_ms: float       # user and system, of every process that was waited for
+    ready_ms: float = 0.0  # all agents connected, their machines known and the plan made
 
 
-def measure(command, environment):
-    """posix_spawn and wait4: no interpreter between the clock and the command. None if it does not end in time."""
+def measure(command, environment, runs=None):
+    """posix_spawn and wait4: no interpreter between the clock and the command. None if it does not end in time. `runs`:
+    folder of mdslaunch's runs, of which the newest says when its agents were ready, on the same clock as ours."""
     with open(os.devnull) as null_in, open(os.devnull, "w") as null_out:
         actions = [(os.POSIX_SPAWN_DUP2, null_in.fileno(), 0), (os.POSIX_SPAWN_DUP2, null_out.fileno(), 1),
                    (os.POSIX_SPAWN_DUP2, null_out.fileno(), 2)]
@@ -69,15 +73,11 @@ def measure(command, environment):
     if not ended:
         return None
     harness.check(os.waitstatus_to_exitcode(status) == 0, f"{' '.join(command)} failed with status {status}")
-    return Times(seconds * 1e3, (used.ru_utime + used.ru_stime) * 1e3)
-
-
-def bare_loop(ranks):
-    """The floor: as many `true` as ranks, started one after the other and waited for."""
-    begin = time.perf_counter()
-    pids = [os.posix_spawnp("true", ["true"], os.environ) for _ in range(ranks)]
-    used = [os.wait4(pid, 0)[2] for pid in pids]
-    return Times((time.perf_counter() - begin) * 1e3, sum(u.ru_utime + u.ru_stime for u in used) * 1e3)
+    times = Times(seconds * 1e3, (used.ru_utime + used.ru_stime) * 1e3)
+    if runs:
+        newest = max(runs.glob("*/events.jsonl"), key=os.path.getmtime)
+        times.ready_ms = json.loads(newest.open().readline())["begin_us"] / 1e3 - begin * 1e3
+    return times
 
 
 def side_by_side(contenders, runs):
@@ -108,7 +108,10 @@ def contenders_for(launcher, slurm_job, nodes, ranks_per_node):
     ranks = nodes * ranks_per_node
     here = launcher.environment()
     job = payload_job(launcher, nodes, ranks_per_node)
-    ours = [str(launcher.program), str(job), "--output-dir", str(launcher.work / "runs")]
+    runs_folder = launcher.work / "runs"
+    # This Slurm's node names are in no name service, as a cluster's are; scontrol would be asked for their addresses.
+    ours = [str(launcher.program), str(job), "--set", "job.interface=lo", "--output-dir", str(runs_folder)]
+    loop = str(launcher.program.parent / "mds_spawn_loop")
     commands = {"mdslaunch, local": (ours, here, None),
                 "mpirun": ([*(MPIRUN if ranks < 32 else MPIRUN_ONE_THREAD), str(ranks), "true"], here, None),
                 "torchrun": ([*TORCHRUN, str(ranks), "--no-python", "true"], here, TORCHRUN_RUNS)}
@@ -117,13 +120,13 @@ def contenders_for(launcher, slurm_job, nodes, ranks_per_node):
         wide = [*SRUN, f"--nodes={nodes}", f"--ntasks={ranks}", f"--ntasks-per-node={ranks_per_node}", "--overcommit"]
         alone = [*SRUN, f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
         agent = str(launcher.program.parent / "mdsagent")
-        commands["mdslaunch, Slurm"] = (ours, there, None)
+        commands[ON_SLURM] = (ours, there, None)
         commands["srun, one agent a node"] = ([*alone, agent, "--version"], there, None)
+        commands["srun, one loop a node"] = ([*alone, loop, str(ranks_per_node), "true"], there, None)
         commands["srun, all ranks"] = ([*wide, "true"], there, None)
-    out = {name: (functools.partial(measure, command, environment), runs)
-           for name, (command, environment, runs) in commands.items() if shutil.which(command[0])}
-    out["posix_spawn loop"] = (functools.partial(bare_loop, ranks), None)
-    return out
+    commands["posix_spawn loop"] = ([loop, str(ranks), "true"], here, None)
+    return {name: (functools.partial(measure, command, environment, runs_folder if name == ON_SLURM else None), runs)
+            for name, (command, environment, runs) in commands.items() if shutil.which(command[0])}
 
 
 def start_table(launcher, slurm_job, runs):
@@ -142,6 +145,9 @@ def start_table(launcher, slurm_job, runs):
         if medians[2] and medians[3]:
             growth = f"{(medians[3] - medians[2]) / (8 * 64 - 8 * 8):.2f} ms"
         rows.append(f"| {name} | " + " | ".join(cell(column.get(name, [])) for column in columns) + f" | {growth} |")
+        if name == ON_SLURM:
+            ready = [statistics.median(one.ready_ms for one in column[name] if one) for column in columns]
+            rows.append("| until all its agents are ready | " + " | ".join(f"{ms:.1f} ms" for ms in ready) + " | |")
     return rows
 
 

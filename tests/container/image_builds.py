@@ -52,10 +52,10 @@ def offline_folder(work, launcher, requirements, megatron=None, from_source=Fals
     folder = CACHE / "offline" / "-".join(requirements)
     wheels = folder / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    files = [word for name in requirements
-             for word in ("-r", harness.ROOT / f"container/requirements-{name}.txt")]
-    run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--no-build-isolation",
-         "--find-links", wheels, "-d", wheels, *files], work / "wheels.log")
+    for name in requirements:  # one after the other: two images may pin two versions of a package
+        run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
+             "--no-build-isolation", "--find-links", wheels, "-d", wheels,
+             "-r", harness.ROOT / f"container/requirements-{name}.txt"], work / "wheels.log")
     shutil.rmtree(folder / "programs", ignore_errors=True)
     if not from_source:
         (folder / "programs/bin").mkdir(parents=True)

@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -25,15 +26,13 @@ class Jobs:
     """sbatch scripts that call mdslaunch as a user writes them."""
 
     def __init__(self, launcher, cluster):
-        self.launcher, self.cluster, self.count = launcher, cluster, 0
+        self.launcher, self.cluster = launcher, cluster
         cluster.environment.update([launcher.mark.split("=")])
         cluster.environment["OMP_NUM_THREADS"] = "1"
 
     def submit(self, *words, options=(), nodes=2, more=""):
         """`more`: further lines of #SBATCH."""
-        self.count += 1
-        folder = self.launcher.work / f"slurm-{self.count}"
-        folder.mkdir()
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm-", dir=self.launcher.work))
         command = [str(self.launcher.program), *map(str, words), "--output-dir", str(folder / "runs")]
         script = folder / "job.sh"
         script.write_text(f"#!/bin/bash\n#SBATCH --nodes={nodes}\n{more}exec {' '.join(command)}\n")
