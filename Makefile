@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 600
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-quickstart: ## set up what is missing, build, train the quickstart model (under 3 minutes on 2 cores)
+quickstart: ## set up what is missing, build, train the quickstart model (7 minutes on 2 cores)
 	@.ci/setup run
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
 	@echo "== run: $(BUILD)/bin/mdslaunch docs/examples/quickstart.toml"
@@ -31,12 +31,12 @@ bench: setup-test ## side-by-side measurements, written into docs/performance.md
 	@.venv/bin/python tests/bench/start.py --build $(BUILD) --write docs/performance.md
 	@.venv/bin/python tests/bench/containers.py --build $(BUILD) --write docs/performance.md
 
-container-test: setup-test ## build the images for CPUs and run jobs in them under every container runtime
+container-test: setup-test ## build the images for CPUs, run jobs in them under every runtime (20 minutes)
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain mdsstack
 	@.venv/bin/python tests/container/images.py --build $(BUILD)
 	@.venv/bin/python tests/container/megatron.py --build $(BUILD)
 
-faults: setup-test ## the whole fault matrix: 64 slurmd, nodes that go, time limits, kills (about 15 minutes)
+faults: setup-test ## the whole fault matrix: 64 slurmd, nodes that go, time limits, kills (about 5 minutes)
 	@.ci/build $(BUILD) mdslaunch mdsagent mdstrain
 	@.venv/bin/python tests/end_to_end/slurm_faults.py --build $(BUILD) --nodes 64
 	@.venv/bin/python tests/end_to_end/leftovers.py --build $(BUILD) --rounds 1000
