@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -22,12 +21,6 @@ namespace mds::agent {
 namespace {
 
 constexpr double kForksPerSecondMax = 200'000;  // of a whole machine; a core makes a few thousand
-
-int64_t monotonic_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
-}
 
 // Whole content of /proc/<pid>/<name>; empty when the process is gone or not ours to read.
 std::string read_proc(pid_t pid, const char* name) {
@@ -120,7 +113,7 @@ void ProcessMark::set(const std::string& run_id, const std::string& node) {
   std::memcpy(run_, run_id.c_str(), run_id.size() + 1);
   std::memcpy(node_, node.c_str(), node.size() + 1);
   set_by_ = getpid();
-  set_at_ns_ = monotonic_ns();
+  set_at_ = std::chrono::steady_clock::now();
   ready_.store(true, std::memory_order_release);
 }
 
@@ -166,8 +159,8 @@ pid_t ProcessMark::before() const {
   pid_t last = 0;
   double numbers = 0;
   if (!(load >> skipped >> skipped >> skipped >> skipped >> last) || !(most >> numbers) || last < set_by_) return 0;
-  const double seconds = static_cast<double>(monotonic_ns() - set_at_ns_) * 1e-9;
-  return seconds < numbers / kForksPerSecondMax ? set_by_ : 0;
+  const std::chrono::duration<double> since = std::chrono::steady_clock::now() - set_at_;
+  return since.count() < numbers / kForksPerSecondMax ? set_by_ : 0;
 }
 
 std::vector<ProcessEntry> descendants(pid_t root) {

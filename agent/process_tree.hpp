@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -49,14 +50,14 @@ class ProcessMark {
   /// Is `environ`, as read from /proc, one with both entries?
   bool matches(const std::string& environ) const;
 
-  /// All marked processes have larger numbers than this: they began after set(). 0 where that is not certain, since
-  /// numbers may have begun anew.
+  /// All marked processes have larger numbers than this, that of the process that called set(), as they began after
+  /// it. 0 where that is not certain: numbers may have begun anew.
   pid_t before() const;
 
  private:
   std::atomic<bool> ready_{false}, container_{false};
   pid_t set_by_ = 0;
-  int64_t set_at_ns_ = 0;  // CLOCK_MONOTONIC
+  std::chrono::steady_clock::time_point set_at_{};  // the same clock in the guard
   char run_[256] = {};
   char node_[64] = {};
   char folder_[256] = {};

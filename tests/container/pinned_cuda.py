@@ -20,29 +20,6 @@ import cuda_toolkit  # noqa: E402
 
 KERNELS = harness.ROOT / "trainer/cuda/kernels.cu"
 ARCHITECTURES = ("sm_80", "sm_90")
-JOB = """
-[job]
-name = "pinned"
-devices = "cpu"
-ranks_per_node = 1
-[model]
-architecture = "llama"
-hidden_size = 64
-num_layers = 2
-num_attention_heads = 4
-intermediate_size = 128
-vocab_size = 256
-max_position_embeddings = 32
-[data]
-format = "text"
-path = "/usr/share/common-licenses"
-[training]
-steps = 2
-seq_len = 32
-global_batch_size = 4
-[optimizer]
-lr = 1e-3
-"""
 # Every symbol is resolved at once.
 LOAD = "import ctypes, os, sys; ctypes.CDLL(sys.argv[1], os.RTLD_NOW)"
 
@@ -74,7 +51,8 @@ def train(launcher, folder):
     for name in ("mdslaunch", "mdsagent"):
         shutil.copy2(launcher.program.parent / name, folder / "bin")
     beside = harness.Launcher(folder, launcher.work)
-    losses = [float.fromhex(loss) for loss in beside.run(beside.job(JOB)).expect(0).losses().values()]
+    run = beside.run(beside.job(harness.small_job(steps=2))).expect(0)
+    losses = [float.fromhex(loss) for loss in run.losses().values()]
     harness.check(len(losses) == 2 and all(5 < loss < 6 for loss in losses), f"losses: {losses}")
     return losses
 
