@@ -21,11 +21,16 @@ namespace mds::agent {
 namespace {
 
 constexpr double kForksPerSecondMax = 200'000;  // of a whole machine; a core makes a few thousand
+constexpr std::chrono::milliseconds kExecPatience{100};
+
+UniqueFd open_proc(pid_t pid, const char* name) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/" + name;
+  return UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+}
 
 // Whole content of /proc/<pid>/<name>; empty when the process is gone or not ours to read.
 std::string read_proc(pid_t pid, const char* name) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/" + name;
-  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd file = open_proc(pid, name);
   std::string content;
   char chunk[4096];
   for (ssize_t n; file && (n = read(file.get(), chunk, sizeof chunk)) > 0;) content.append(chunk, n);
@@ -103,6 +108,31 @@ bool has_entry(const std::string& environ, const char* entry) {
     if (begins && ends) return true;
   }
   return false;
+}
+
+/// Within execve a process has its new memory, but not yet its environment there: /proc shows an empty one. proc(5):
+/// field 23 of stat is the size of the memory, 51 the end of the environment, which is also 0 where we may not know it.
+bool is_within_exec(pid_t pid) {
+  const std::string stat = read_proc(pid, "stat");
+  const size_t comm_end = stat.rfind(')');
+  if (comm_end == std::string::npos) return false;
+  std::istringstream fields(stat.substr(comm_end + 1));
+  std::string field, memory;
+  for (int number = 3; number <= 51 && fields >> field; ++number) {
+    if (number == 23) memory = field;
+  }
+  return fields && memory != "0" && field == "0";
+}
+
+/// /proc/<pid>/environ; of a process within execve the one that it has after it, unless that takes long.
+std::string environment_of(pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + kExecPatience;
+  while (true) {
+    std::string environ = read_proc(pid, "environ");
+    if (!environ.empty() || !open_proc(pid, "environ") || !is_within_exec(pid)) return environ;
+    if (std::chrono::steady_clock::now() > deadline) return environ;
+    usleep(100);
+  }
 }
 
 }  // namespace
@@ -188,7 +218,7 @@ std::vector<ProcessEntry> marked_processes(const ProcessMark& mark) {
   for (const pid_t pid : all_pids()) {
     if (pid == self || pid == parent || pid <= before) continue;
     ProcessEntry entry;
-    if (mark.matches(read_proc(pid, "environ")) && read_entry(pid, entry)) found.push_back(entry);
+    if (mark.matches(environment_of(pid)) && read_entry(pid, entry)) found.push_back(entry);
   }
   return found;
 }
