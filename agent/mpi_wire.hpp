@@ -27,7 +27,7 @@ class MpiWire {
     /// This node's part of an all-gather of `world.nodes` parts; on_exchange() is awaited.
     std::function<void(const std::string& name, const std::string& value)> exchange;
     std::function<void(const std::string& text)> on_note;
-    /// It has called MPI_Abort with a code of 1 to 255, and waits for ever to be killed.
+    /// It has called MPI_Abort, which exit code 1 to 255 stands for, and waits for ever to be killed.
     std::function<void(int rank, int code)> on_abort;
   };
   /// `folder`: for what the PMIx library and the ranks' shared memory store; it is made, and removed in the end.

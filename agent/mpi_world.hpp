@@ -19,6 +19,9 @@ struct MpiWorld {
   int first_rank() const { return node * ranks_per_node; }
 };
 
+/// The exit code that MPI_Abort stands for: the last 8 bits, as of any process, but never the 0 of success.
+inline int exit_code_of_abort(int code) { return (code & 255) == 0 ? 1 : code & 255; }
+
 /// Where PMIx and the ranks' shared memory store what they need: "/dev/shm/mds-RUN.ATTEMPT-nNODE".
 std::string mpi_folder(const MpiWorld& world);
 

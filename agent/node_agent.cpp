@@ -41,11 +41,6 @@ std::string host_name() {
   return name;
 }
 
-uint64_t monotonic_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
-}
-
 /// An integer field of a message from the head; nullopt when it is missing or out of range.
 std::optional<int64_t> integer(const json& body, const char* name, int64_t least, int64_t most) {
   const auto at = body.find(name);
@@ -208,8 +203,9 @@ RankGroup::Events NodeAgent::Impl::rank_events() {
     log.error("rank {} not started: {}", rank, message);
   };
   events.on_exited = [this](int rank, pid_t pid, const ExitStatus& status, std::vector<std::string> tail) {
+    const std::chrono::nanoseconds seen = status.seen.time_since_epoch();
     json body = {{"rank", rank}, {"pid", pid}, {"core_dumped", status.core_dumped}, {"tail", std::move(tail)},
-                 {"ns", monotonic_ns()}};
+                 {"ns", seen.count()}};
     if (status.exit_code) body["exit_code"] = *status.exit_code;
     if (status.signal) body["signal"] = *status.signal;
     send(MessageType::rank_exited, body);

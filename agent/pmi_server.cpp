@@ -135,7 +135,7 @@ Status PmiServer::obey(Client& client, const std::string& line) {
     const std::string text = word_of(words, "exitcode");
     int code = 0;
     std::from_chars(text.data(), text.data() + text.size(), code);
-    events_.on_abort(client.rank, (code & 255) == 0 ? 1 : code & 255);
+    events_.on_abort(client.rank, exit_code_of_abort(code));
   } else if (command == "publish_name" || command == "unpublish_name" || command == "lookup_name") {
     answer(client, "cmd=" + command.substr(0, command.find('_')) + "_result rc=-1 msg=not_supported");
   } else if (line.starts_with("mcmd=")) {

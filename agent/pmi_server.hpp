@@ -28,7 +28,7 @@ class PmiServer {
     /// All ranks of this node are at barrier `number`, 0-based: on_barrier() with every node's value is awaited.
     std::function<void(uint64_t number, std::string value)> at_barrier;
     std::function<void(const std::string& text)> on_note;
-    /// It has called MPI_Abort with a code of 1 to 255, and waits for ever to be killed.
+    /// It has called MPI_Abort, which exit code 1 to 255 stands for, and waits for ever to be killed.
     std::function<void(int rank, int code)> on_abort;
   };
   PmiServer(boost::asio::any_io_executor executor, MpiWorld world, Events events);

@@ -107,10 +107,9 @@ pmix_status_t client_finalized(const pmix_proc_t*, void*, pmix_op_cbfunc_t, void
 
 pmix_status_t client_aborted(const pmix_proc_t* who, void*, int status, const char[], pmix_proc_t[], size_t,
                              pmix_op_cbfunc_t, void*) {
-  const std::string text = "rank " + std::to_string(who ? who->rank : 0) + " has called MPI_Abort, code " +
-                           std::to_string(status);
-  attempt.host.note(attempt.host.context, text.c_str());  // it leaves by itself
-  return PMIX_OPERATION_SUCCEEDED;
+  if (!who) return PMIX_ERR_BAD_PARAM;
+  attempt.host.aborted(attempt.host.context, static_cast<int>(who->rank), status);
+  return PMIX_SUCCESS;  // an answer would follow, after which the rank would leave by itself
 }
 
 pmix_status_t fence(const pmix_proc_t ranks[], size_t count, const pmix_info_t[], size_t, char* data, size_t bytes,

@@ -23,7 +23,8 @@ struct MdsPmixHost {
   /// All ranks of this node are at fence `number`: finish_fence() with the values of all nodes, one after the other, is
   /// awaited.
   void (*at_fence)(void* context, uint64_t number, const char* data, size_t bytes);
-  void (*note)(void* context, const char* text);
+  /// It waits for ever to be killed.
+  void (*aborted)(void* context, int rank, int code);
 };
 
 struct MdsPmixPlugin {

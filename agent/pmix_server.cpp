@@ -47,9 +47,9 @@ struct PmixServer::Shared {
       static_cast<Shared*>(self)->events.at_fence(number, value);
     });
   }
-  static void note(void* self, const char* text) {
+  static void aborted(void* self, int rank, int code) {
     static_cast<Shared*>(self)->post(
-        [self, text = std::string(text)] { static_cast<Shared*>(self)->events.on_note(text); });
+        [self, rank, code] { static_cast<Shared*>(self)->events.on_abort(rank, exit_code_of_abort(code)); });
   }
   template <typename Function>
   void post(Function function) {
@@ -73,7 +73,7 @@ Result<std::unique_ptr<PmixServer>> PmixServer::start(boost::asio::any_io_execut
   Shared* const shared = all.back().get();
   const MdsPmixWorld their_world{shared->world.job.c_str(), shared->folder.c_str(), world.size,
                                  world.nodes,               world.node,             world.ranks_per_node};
-  const MdsPmixHost host{shared, Shared::at_fence, Shared::note};
+  const MdsPmixHost host{shared, Shared::at_fence, Shared::aborted};
   if (const char* wrong = (*plugin)->begin(&their_world, &host)) return unavailable(std::string("PMIx: ") + wrong);
   return std::unique_ptr<PmixServer>(new PmixServer(shared));
 }

@@ -20,7 +20,8 @@ class PmixServer {
   struct Events {
     /// All ranks of this node are at fence `number`, 0-based: on_fence() with every node's value is awaited.
     std::function<void(uint64_t number, std::string value)> at_fence;
-    std::function<void(const std::string& text)> on_note;
+    /// It has called MPI_Abort, which exit code 1 to 255 stands for, and waits for ever to be killed.
+    std::function<void(int rank, int code)> on_abort;
   };
   /// `folder`, on this node, is the library's own; it is made, and removed with this. Errors: unavailable (this build
   /// has no plug-in, the library is missing, or what it says).

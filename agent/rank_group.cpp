@@ -48,7 +48,7 @@ struct Rank {
   std::unique_ptr<RankOutput> output;
   std::unique_ptr<RankLink> link;
   bool speaks = false;              // said rank_hello
-  std::optional<int> abort_code;    // of its MPI_Abort, for which it was killed
+  std::optional<ExitStatus> abort;  // its MPI_Abort, for which it was killed
   std::optional<SharedBeat> beat;
   uint64_t beats_seen = 0;
   Clock::time_point beat_changed;
@@ -124,9 +124,9 @@ Status RankGroup::Impl::offer_mpi(const NodeStart& start) {
   wire.on_note = events.on_note;
   wire.on_abort = [this](int number, int code) {
     Rank* const rank = find(number);
-    if (!rank || !rank->lives()) return;
+    if (!rank || !rank->lives() || rank->abort) return;
     events.on_note("rank " + std::to_string(number) + " has called MPI_Abort, code " + std::to_string(code));
-    rank->abort_code = code;
+    rank->abort = ExitStatus{code, std::nullopt, false, Clock::now()};  // those that miss it then come after it
     send_signal(rank->pidfd.native_handle(), SIGKILL);
   };
   mpi = std::make_unique<MpiWire>(io, *world, folder, std::move(wire));
@@ -251,7 +251,7 @@ void RankGroup::Impl::watch_end(const std::shared_ptr<Rank>& rank) {
 bool RankGroup::Impl::settle_end(Rank& rank) {
   auto status = reap(rank.pid);
   if (!status) return false;
-  if (rank.abort_code) status = ExitStatus{rank.abort_code, std::nullopt, false};
+  if (rank.abort) status = rank.abort;
   settle_start(rank);
   const bool report = rank.state == Rank::State::running;
   rank.link->drain();

@@ -356,8 +356,9 @@ StartReport read_start_report(int start_report_fd, const RankSpec& spec) {
 std::optional<ExitStatus> reap(pid_t pid) {
   siginfo_t info{};
   if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) return std::nullopt;
-  if (info.si_code == CLD_EXITED) return ExitStatus{info.si_status, std::nullopt, false};
-  return ExitStatus{std::nullopt, info.si_status, info.si_code == CLD_DUMPED};
+  const auto now = std::chrono::steady_clock::now();
+  if (info.si_code == CLD_EXITED) return ExitStatus{info.si_status, std::nullopt, false, now};
+  return ExitStatus{std::nullopt, info.si_status, info.si_code == CLD_DUMPED, now};
 }
 
 UniqueFd open_pidfd(pid_t pid) { return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))); }

@@ -10,6 +10,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,11 +63,12 @@ struct StartReport {
 /// Reads what the child has said so far, without blocking.
 StartReport read_start_report(int start_report_fd, const RankSpec& spec);
 
-/// How a process ended: exactly one of the two is set.
+/// How a process ended: exactly one of exit code and signal is set.
 struct ExitStatus {
   std::optional<int> exit_code;
   std::optional<int> signal;
   bool core_dumped = false;
+  std::chrono::steady_clock::time_point seen{};  ///< its end, or the request for it
 };
 
 /// Reaps the child if it has ended; nullopt while it runs (or when it is no child of ours).

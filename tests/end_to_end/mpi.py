@@ -1,8 +1,9 @@
 """Real start programs of MPI: the quickstart job, shortened, runs through Open MPI's and MPICH's mpirun and has the
-losses of the local back end, bit for bit; a killed agent starts again; and an mpirun may itself start mdslaunch. (Which
-words each kind is given is tests/launcher/backend/remote_test.cpp's.) Then programs that use MPI themselves are the
-payload on virtual nodes and through mpirun: of Debian's Open MPI 4 and MPICH, and of Open MPI 5, MPICH 5 and Intel MPI
-from wheels, whose mpirun starts the quickstart job, too.
+losses of the local back end, bit for bit; a killed agent starts again; an mpirun may itself start mdslaunch; and mpirun
+and its daemons leave the cores to the ranks. (Which words each kind is given is
+tests/launcher/backend/remote_test.cpp's.) Then programs that use MPI themselves are the payload on virtual nodes and
+through mpirun: of Debian's Open MPI 4 and MPICH, and of Open MPI 5, MPICH 5 and Intel MPI from wheels, whose mpirun
+starts the quickstart job, too.
 """
 import os
 import pathlib
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness  # noqa: E402
@@ -38,6 +40,35 @@ def agent_killed(launcher, mpirun):
     run = launcher.finish(process).expect(0)
     harness.check(run.report()["restarts"] == 1, f"restarts {run.report()['restarts']}: {run.everything()}")
     harness.check(len(run.losses()) == 60, f"{len(run.losses())} losses")
+    launcher.wait_until_gone(10)
+
+
+def daemons_rest(launcher, kind, mpirun):
+    """While ranks run, mpirun and its daemons wait: Hydra's proxies spin once they see a certain socket's end."""
+    job = launcher.job("""[job]
+devices = "cpu"
+nodes = 2
+ranks_per_node = 1
+[payload]
+command = ["sleep", "1000"]
+""", "sleep.toml")
+    process = launcher.start(job, *mpi_words(mpirun))
+
+    def programs():
+        return [(pid, os.path.basename(words.split()[0])) for pid, words in launcher.survivors() if words]
+
+    def ticks(pid):
+        after_name = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(after_name[11]) + int(after_name[12])
+    harness.wait_for(lambda: sum(name == "sleep" for _, name in programs()) == 2, 60, "two ranks")
+    daemons = [(pid, name) for pid, name in programs() if name not in ("sleep", "mdsagent", "mdslaunch")]
+    harness.check(len(daemons) >= 2, f"{kind}: no daemons in {programs()}")
+    before = [ticks(pid) for pid, _ in daemons]
+    time.sleep(1)
+    busy = [(name, ticks(pid) - then) for (pid, name), then in zip(daemons, before) if ticks(pid) - then > 5]
+    harness.check(not busy, f"{kind}: hundredths of a second that daemons of ranks asleep have had of one: {busy}")
+    process.send_signal(signal.SIGTERM)
+    launcher.finish(process).expect(128 + signal.SIGTERM)
     launcher.wait_until_gone(10)
 
 
@@ -99,6 +130,8 @@ def test(launcher, arguments):
         harness.check(run.losses() == local.losses(), f"{kind}: the losses differ from those of the local back end")
         print(f"{kind}: {STEPS} losses equal to those of the local back end")
         mpiruns[kind] = mpirun
+    for kind, mpirun in mpiruns.items():
+        daemons_rest(launcher, kind, mpirun)
     mpi_payloads(launcher, mpiruns)
     return 0 if mpiruns else harness.skip("no mpirun is installed (.ci/setup test)")
 
