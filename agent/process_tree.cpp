@@ -37,7 +37,8 @@ std::string read_proc(pid_t pid, const char* name) {
   return content;
 }
 
-// proc(5): pid (comm) state ppid ...; start time is field 22. `comm` may hold spaces and parentheses.
+// proc(5): pid (comm) state ppid ...; field 20 is the number of threads, 22 the start time. `comm` may hold spaces and
+// parentheses. A process whose first thread is a zombie lives on in the others, which may still have children.
 bool read_entry(pid_t pid, ProcessEntry& entry) {
   const std::string stat = read_proc(pid, "stat");
   const size_t comm_end = stat.rfind(')');
@@ -47,9 +48,10 @@ bool read_entry(pid_t pid, ProcessEntry& entry) {
   entry.pid = pid;
   fields >> state >> entry.parent;
   std::string skipped;
-  for (int field = 5; field <= 21; ++field) fields >> skipped;
-  fields >> entry.start_time;
-  return fields && state != 'Z' && state != 'X';
+  for (int field = 5; field <= 19; ++field) fields >> skipped;
+  int threads = 0;
+  fields >> threads >> skipped >> entry.start_time;
+  return fields && (threads > 1 || (state != 'Z' && state != 'X'));
 }
 
 std::vector<pid_t> numbers_in(const std::string& folder_path) {

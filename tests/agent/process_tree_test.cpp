@@ -1,13 +1,17 @@
-// Finding the processes of a node's ranks by their environment.
+// Finding the processes of a node's ranks, by their parents and by their environment.
 #include "agent/process_tree.hpp"
 
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <string>
+#include <thread>
 
 #include "tests/catch.hpp"
 
@@ -25,7 +29,43 @@ pid_t start_sleep(std::string run, std::string node) {
   return pid;
 }
 
+bool contains(const std::vector<ProcessEntry>& list, pid_t pid) {
+  return std::any_of(list.begin(), list.end(), [&](const ProcessEntry& entry) { return entry.pid == pid; });
+}
+
+/// Of a child whose first thread has ended; the second has started a process and tells its number to `teller`.
+[[noreturn]] void live_on_in_a_thread(int teller) {
+  std::thread([teller] {
+    const pid_t pid = fork();
+    if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (pid > 0 && write(teller, &pid, sizeof pid) != ssize_t{sizeof pid}) _exit(1);
+    while (true) pause();
+  }).detach();
+  syscall(SYS_exit, 0);
+  _exit(1);
+}
+
 }  // namespace
+
+TEST_CASE("a process whose first thread has ended has descendants still") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t child = fork();
+  if (child == 0) live_on_in_a_thread(ends[1]);
+  pid_t grandchild = 0;
+  REQUIRE(read(ends[0], &grandchild, sizeof grandchild) == ssize_t{sizeof grandchild});
+  std::string pid, name, state;
+  while (state != "Z" && kill(child, 0) == 0) {
+    std::ifstream("/proc/" + std::to_string(child) + "/stat") >> pid >> name >> state;
+  }
+  const std::vector<ProcessEntry> found = descendants(getpid());
+  CHECK(contains(found, child));
+  CHECK(contains(found, grandchild));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  for (const int end : ends) close(end);
+  CHECK_FALSE(contains(descendants(getpid()), child));
+}
 
 TEST_CASE("marked processes are found whether or not they began after the mark was set") {
   const std::string run = "MDS_RUN_ID=test-" + std::to_string(getpid()), node = "GROUP_RANK=3";
@@ -33,10 +73,7 @@ TEST_CASE("marked processes are found whether or not they began after the mark w
   ProcessMark mark;
   mark.set(run, node);
   const pid_t later = start_sleep(run, node);
-  const auto is_found = [&](pid_t pid) {
-    const auto found = marked_processes(mark);
-    return std::any_of(found.begin(), found.end(), [&](const ProcessEntry& entry) { return entry.pid == pid; });
-  };
+  const auto is_found = [&](pid_t pid) { return contains(marked_processes(mark), pid); };
   // Numbers up to our own are left out, if at all: these three are above it, or all numbers are looked at.
   CHECK((mark.before() == 0 || mark.before() == getpid()));
   CHECK(is_found(earlier));

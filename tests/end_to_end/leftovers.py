@@ -86,7 +86,10 @@ def kill_some(dice, statistics):
     hit = set()
     for _ in range(dice.choice([0, 1, 1, 1, 2, 3])):
         kind = dice.choice(KINDS)
-        if not WATCHERS <= hit | {kind} and kill_one(kind, dice, statistics):
+        # An agent that has lost its guard looks like a guard: a second one would be that guard's own agent.
+        if kind in hit & WATCHERS or WATCHERS <= hit | {kind}:
+            continue
+        if kill_one(kind, dice, statistics):
             hit.add(kind)
             time.sleep(dice.choice([0, dice.uniform(0, 0.02)]))
     return hit
