@@ -70,11 +70,10 @@ MpiWire::MpiWire(boost::asio::io_context& io, const MpiWorld& world, const std::
               events_.exchange(kBarrier + std::to_string(number), value);
             },
             events_.on_note, events_.on_abort}) {
-  auto pmix = PmixServer::start(io.get_executor(), world, folder,
-                                {[this](uint64_t number, const std::string& value) {
-                                   events_.exchange(kFence + std::to_string(number), value);
-                                 },
-                                 events_.on_abort});
+  auto pmix = PmixServer::start(
+      io.get_executor(), world, folder,
+      {[this](uint64_t number, const std::string& value) { events_.exchange(kFence + std::to_string(number), value); },
+       events_.on_abort});
   if (pmix) {
     pmix_ = *std::move(pmix);
   } else {
