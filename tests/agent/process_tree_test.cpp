@@ -3,7 +3,6 @@
 
 #include <signal.h>
 #include <spawn.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,13 +32,14 @@ bool contains(const std::vector<ProcessEntry>& list, pid_t pid) {
   return std::any_of(list.begin(), list.end(), [&](const ProcessEntry& entry) { return entry.pid == pid; });
 }
 
-/// Of a child whose first thread has ended; the second has started a process and tells its number to `teller`.
+/// Of a child whose first thread has ended; the second starts a process, tells its number to `teller` and ends with it.
 [[noreturn]] void live_on_in_a_thread(int teller) {
   std::thread([teller] {
     const pid_t pid = fork();
-    if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (pid > 0 && write(teller, &pid, sizeof pid) != ssize_t{sizeof pid}) _exit(1);
-    while (true) pause();
+    while (pid == 0) pause();
+    waitpid(pid, nullptr, 0);
+    _exit(0);
   }).detach();
   syscall(SYS_exit, 0);
   _exit(1);
@@ -61,7 +61,7 @@ TEST_CASE("a process whose first thread has ended has descendants still") {
   const std::vector<ProcessEntry> found = descendants(getpid());
   CHECK(contains(found, child));
   CHECK(contains(found, grandchild));
-  kill(child, SIGKILL);
+  kill(grandchild, SIGKILL);
   waitpid(child, nullptr, 0);
   for (const int end : ends) close(end);
   CHECK_FALSE(contains(descendants(getpid()), child));
