@@ -37,13 +37,17 @@ std::string read_proc(pid_t pid, const char* name) {
   return content;
 }
 
-// proc(5): pid (comm) state ppid ...; field 20 is the number of threads, 22 the start time. `comm` may hold spaces and
-// parentheses. A process whose first thread is a zombie lives on in the others, which may still have children.
-bool read_entry(pid_t pid, ProcessEntry& entry) {
+// /proc/<pid>/stat from field 3 on; proc(5): pid (comm) state ppid ... `comm` may hold spaces and parentheses.
+std::istringstream stat_fields(pid_t pid) {
   const std::string stat = read_proc(pid, "stat");
   const size_t comm_end = stat.rfind(')');
-  if (comm_end == std::string::npos) return false;
-  std::istringstream fields(stat.substr(comm_end + 1));
+  return std::istringstream(comm_end == std::string::npos ? "" : stat.substr(comm_end + 1));
+}
+
+// Field 20 is the number of threads, 22 the start time. A process whose first thread is a zombie lives on in the
+// others, which may still have children.
+bool read_entry(pid_t pid, ProcessEntry& entry) {
+  std::istringstream fields = stat_fields(pid);
   char state = 0;
   entry.pid = pid;
   fields >> state >> entry.parent;
@@ -115,10 +119,7 @@ bool has_entry(const std::string& environ, const char* entry) {
 /// Within execve a process has its new memory, but not yet its environment there: /proc shows an empty one. proc(5):
 /// field 23 of stat is the size of the memory, 51 the end of the environment, which is also 0 where we may not know it.
 bool is_within_exec(pid_t pid) {
-  const std::string stat = read_proc(pid, "stat");
-  const size_t comm_end = stat.rfind(')');
-  if (comm_end == std::string::npos) return false;
-  std::istringstream fields(stat.substr(comm_end + 1));
+  std::istringstream fields = stat_fields(pid);
   std::string field, memory;
   for (int number = 3; number <= 51 && fields >> field; ++number) {
     if (number == 23) memory = field;
